@@ -1,0 +1,240 @@
+"""What the networks see: price features, daily sentiment, their join, and the windows over it."""
+
+import shutil
+from datetime import timedelta
+
+import dagster as dg
+import pandas as pd
+
+from rnn_pipeline.defs.metadata import holds, picture, ranges, table
+from rnn_pipeline.defs.partitions import (
+    BY_TICKER,
+    ONE_RUN,
+    SETTINGS,
+    TICKER_BY_DATE,
+    TICKERS,
+    first_session,
+    span_of,
+    tickers_of,
+)
+from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
+from rnn_pipeline.features import price
+from rnn_pipeline.features.folds import fold_table, walk_forward
+from rnn_pipeline.features.sentiment import SENTIMENT_FEATURES, daily_sentiment
+from rnn_pipeline.features.windows import ModelMatrix, fold_status, window_index
+from rnn_pipeline.market.quality import check_features
+from rnn_pipeline.reporting import plots
+
+#: The columns of a window, in their order.
+COLUMNS = (*(feature.name for feature in price.PRICE_FEATURES), *SENTIMENT_FEATURES)
+
+#: Calendar days that surely hold the sessions which a row of daily sentiment looks back on.
+_SENTIMENT_WARM_UP = timedelta(days=45)
+
+SENTIMENT_MODEL = SETTINGS.checkpoint_dir / "sentiment.safetensors"
+
+_FEATURES_HOLD = dg.AssetCheckSpec(
+    "price_features_hold",
+    asset="price_features",
+    blocking=True,
+    description="Every row behind the warm-up is complete, finite and within its bounds.",
+)
+
+
+@dg.asset(
+    partitions_def=TICKER_BY_DATE,
+    backfill_policy=ONE_RUN,
+    deps=["raw_ohlcv"],
+    pool=WAREHOUSE_POOL,
+    group_name="features",
+    kinds={"duckdb", "numpy"},
+    check_specs=[_FEATURES_HOLD],
+)
+def price_features(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource
+) -> dg.MaterializeResult:
+    """Causal, scale-free features of every session, each from the bars known at its close.
+
+    Beside them the targets whose outcome these sessions brought: the log return over the horizon
+    that ended here.
+    """
+    span = span_of(context)
+    store = warehouse.store
+    features = (*price.PRICE_FEATURES, *price.MOVING_AVERAGES)
+    bars = store.bars_by_era(span.tickers, span.first, span.last, price.warm_up(features))
+    rows = price.price_features(bars, features)
+    outcomes = price.targets(bars, SETTINGS.model.horizon).dropna(subset="target")
+    outcomes = outcomes[outcomes["target_session"] >= pd.Timestamp(span.first)]
+    days = (span.first, span.last)
+    with store.batch() as batch:
+        batch.replace(
+            "price_features",
+            rows.assign(feature_set_hash=price.feature_set_hash(features), run_id=context.run_id),
+            ticker=span.tickers,
+            session=days,
+        )
+        batch.replace(
+            "targets",
+            outcomes.assign(run_id=context.run_id),
+            ticker=span.tickers,
+            target_session=days,
+            horizon=SETTINGS.model.horizon,
+        )
+    names = [feature.name for feature in price.PRICE_FEATURES]
+    warm = rows.dropna(subset=names)
+    verdict = check_features(
+        warm, {feature.name: feature.bounds for feature in price.PRICE_FEATURES}
+    )
+    return dg.MaterializeResult(
+        metadata={
+            **ranges(rows),
+            "rows_in_warm_up": len(rows) - len(warm),
+            "targets": len(outcomes),
+            "feature_set_hash": price.feature_set_hash(features),
+            "distributions": picture(plots.feature_distributions(warm, names)),
+            "newest": table(rows.groupby("ticker").tail(1), ["ticker", "session", *names[:8]]),
+        },
+        check_results=[holds("price_features_hold", verdict)],
+    )
+
+
+@dg.asset(
+    partitions_def=TICKER_BY_DATE,
+    backfill_policy=ONE_RUN,
+    deps=["raw_ohlcv", "raw_news", "sentiment_model"],
+    pool=WAREHOUSE_POOL,
+    group_name="features",
+    kinds={"duckdb", "pytorch"},
+)
+def news_sentiment(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
+) -> dg.MaterializeResult:
+    """The sentiment network's score of the headlines usable at each session's close.
+
+    A headline published after the close belongs to the next session; a session without headlines is
+    a row with sentiment 0.
+    """
+    from rnn_pipeline.networks.checkpoints import checkpoint_hash
+    from rnn_pipeline.networks.sentiment import load_sentiment
+
+    span = span_of(context)
+    store = warehouse.store
+    model = load_sentiment(SENTIMENT_MODEL)
+    sessions = store.bars(span.tickers, span.first - _SENTIMENT_WARM_UP, span.last)
+    start = pd.Timestamp(span.first - 2 * _SENTIMENT_WARM_UP, tz="UTC")
+    headlines = store.headlines(span.tickers, start, sessions["known_at"].max())
+    headlines["usable_session"] = market.calendar.session_of(headlines["usable_at"])
+    headlines["score"] = model.score(headlines["title"].tolist())
+    rows = daily_sentiment(headlines, sessions[["ticker", "session", "known_at"]])
+    rows = rows[rows["session"] >= pd.Timestamp(span.first)]
+    with store.batch() as batch:
+        batch.replace(
+            "news_sentiment",
+            rows.assign(model_hash=checkpoint_hash(SENTIMENT_MODEL)[:16], run_id=context.run_id),
+            ticker=span.tickers,
+            session=(span.first, span.last),
+        )
+    return dg.MaterializeResult(
+        metadata={
+            **ranges(rows),
+            "headlines": int(rows["news_count"].sum()),
+            "sessions_without_news": int((rows["news_count"] == 0).sum()),
+            "sentiment": picture(plots.sentiment_and_news(rows)),
+        }
+    )
+
+
+@dg.asset(
+    partitions_def=TICKER_BY_DATE,
+    backfill_policy=ONE_RUN,
+    deps=[price_features, news_sentiment],
+    pool=WAREHOUSE_POOL,
+    group_name="features",
+    kinds={"duckdb"},
+)
+def model_features(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource
+) -> dg.MaterializeResult:
+    """What a network is shown of a session: price features and sentiment side by side."""
+    span = span_of(context)
+    store = warehouse.store
+    days = {"ticker": span.tickers, "session": (span.first, span.last)}
+    prices = store.rows("price_features", **days)
+    sentiment = store.rows("news_sentiment", **days)
+    keys = ["ticker", "session"]
+    rows = prices.merge(sentiment[[*keys, *SENTIMENT_FEATURES]], on=keys)
+    with store.batch() as batch:
+        kept = rows[[*keys, "known_at", "feature_set_hash", *COLUMNS]]
+        batch.replace("model_features", kept.assign(run_id=context.run_id), **days)
+    return dg.MaterializeResult(
+        metadata={
+            **ranges(rows),
+            "complete_rows": int(rows[list(COLUMNS)].notna().all(axis=1).sum()),
+            "columns": dg.MetadataValue.json(list(COLUMNS)),
+        }
+    )
+
+
+@dg.asset(
+    partitions_def=TICKERS,
+    backfill_policy=ONE_RUN,
+    deps=[dg.AssetDep(model_features, partition_mapping=BY_TICKER)],
+    pool=WAREHOUSE_POOL,
+    group_name="features",
+    kinds={"numpy"},
+)
+def sequence_windows(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
+) -> dg.MaterializeResult:
+    """One memory-mapped matrix of features, and the rows at which complete windows end.
+
+    Windows are never copied: a network gathers its batch from the matrix. The metadata shows which
+    windows each fold may train on, stop on and test, and which tickers have too little history.
+    """
+    tickers = list(tickers_of(context))
+    store = warehouse.store
+    features = store.rows("model_features", ticker=tickers)
+    matrix = ModelMatrix.build(features, COLUMNS, features["feature_set_hash"].max())
+    folder = SETTINGS.matrix_dir / matrix.content_hash[:16]
+    matrix.write(folder)
+    axis = market.calendar.sessions(first_session(SETTINGS), store.last_session())
+    folds = walk_forward(len(axis), SETTINGS.folds, SETTINGS.model.horizon)
+    targets = store.rows("targets", ticker=tickers, horizon=SETTINGS.model.horizon)
+    index = window_index(matrix, targets, axis, SETTINGS.model.lookback)
+    status = fold_status(matrix, index, folds)
+    spans = fold_table(folds, axis)
+    usable = status[status["reason"] == ""].groupby("ticker").size()
+    sets = pd.DataFrame({"ticker": tickers}).assign(
+        matrix=folder.name,
+        windows=lambda frame: frame["ticker"].map(index.groupby("ticker").size()).fillna(0),
+        folds=lambda frame: frame["ticker"].map(usable).fillna(0),
+        status=lambda frame: frame["ticker"].map(_reasons(status, usable)).fillna("ok"),
+        run_id=context.run_id,
+    )
+    with store.batch() as batch:
+        batch.replace("window_sets", sets, ticker=tickers)
+        batch.replace("folds", spans, fold=(0, 1_000_000))
+    _drop_unused(store.rows("window_sets")["matrix"])
+    return dg.MaterializeResult(
+        metadata={
+            **ranges(features),
+            "windows": len(index),
+            "folds": len(folds),
+            "matrix_bytes": matrix.values.nbytes,
+            "tickers_left_out": table(sets[sets["folds"] == 0], ["ticker", "windows", "status"]),
+            "fold_map": picture(plots.fold_map(spans)),
+            "windows_per_fold": table(status),
+        }
+    )
+
+
+def _reasons(status: pd.DataFrame, usable: pd.Series) -> dict[str, str]:
+    """Why a ticker takes part in no fold: the reason of the fold that comes closest."""
+    left_out = status[~status["ticker"].isin(usable.index)].sort_values("train")
+    return dict(zip(left_out["ticker"], left_out["reason"], strict=True))
+
+
+def _drop_unused(used: pd.Series) -> None:
+    for folder in SETTINGS.matrix_dir.iterdir():
+        if folder.name not in set(used):
+            shutil.rmtree(folder)

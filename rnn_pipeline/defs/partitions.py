@@ -1,0 +1,155 @@
+"""Partitions per ticker and date, and the range of rows that a run's partitions stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+
+import dagster as dg
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
+
+from rnn_pipeline.market import sample
+from rnn_pipeline.settings import Settings, load_settings
+
+SETTINGS = load_settings()
+
+_CRON = {"day": "0 0 * * 1-5", "week": "0 0 * * 1", "month": "0 0 1 * *"}
+_DATE = "%Y-%m-%d"
+
+#: Years of history asked for when neither the settings nor the source say where to begin.
+_DEFAULT_YEARS = 5
+
+
+def first_session(settings: Settings) -> date:
+    """Where the date axis begins. It must not move from day to day, or partitions would vanish."""
+    if settings.start is not None:
+        return settings.start
+    if settings.source == "sample":
+        return sample.FIRST_SESSION
+    return date(date.today().year - _DEFAULT_YEARS, 1, 1)
+
+
+def last_day(settings: Settings) -> date:
+    """The last day that data can exist for: today, or where the sample ends."""
+    return sample.LAST_SESSION if settings.source == "sample" else date.today()
+
+
+def universe(settings: Settings) -> tuple[str, ...]:
+    """The tickers that the settings ask for."""
+    return settings.tickers or sample.TICKERS
+
+
+def date_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:
+    """The date axis: one key per day (weekdays), week or month, named by its first day."""
+    first = first_session(settings)
+    if settings.partition_step == "month":
+        first = first.replace(day=1)
+    elif settings.partition_step == "week":
+        first -= timedelta(days=first.weekday())
+    # A fixed end keeps the UI from showing years of missing partitions after the sample; without
+    # one, the current window exists from its first day on, since today's bar belongs to it.
+    end = window_end(last_day(settings), settings) if settings.source == "sample" else None
+    return dg.TimeWindowPartitionsDefinition(
+        start=datetime.combine(first, time()),
+        end=datetime.combine(end, time()) if end else None,
+        fmt=_DATE,
+        cron_schedule=_CRON[settings.partition_step],
+        end_offset=0 if end else 1,
+    )
+
+
+def window_end(day: date, settings: Settings) -> date:
+    """The first day of the date partition after the one that ``day`` lies in."""
+    if settings.partition_step == "month":
+        return (day.replace(day=1) + timedelta(days=31)).replace(day=1)
+    monday = day + timedelta(days=7 - day.weekday())
+    weekday = settings.partition_step == "day" and day.weekday() < 4
+    return day + timedelta(days=1) if weekday else monday
+
+
+DATES = date_partitions(SETTINGS)
+TICKERS = dg.DynamicPartitionsDefinition(name="ticker")
+TICKER_BY_DATE = dg.MultiPartitionsDefinition({"date": DATES, "ticker": TICKERS})
+
+#: From an asset per ticker and date to one per ticker, and back.
+BY_TICKER = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="ticker")
+
+#: One run covers a range of partitions.
+ONE_RUN = dg.BackfillPolicy.single_run()
+
+
+@dataclass(frozen=True)
+class Span:
+    """The rows that a run's partitions stand for: every ticker, every day from first to last."""
+
+    tickers: list[str]
+    first: date
+    last: date
+
+
+def span_of(context: dg.AssetExecutionContext) -> Span:
+    """The span of a run over :data:`TICKER_BY_DATE`, for one key or a range.
+
+    Raises:
+        dagster.Failure: the range is empty, which Dagster itself would call a success.
+    """
+    keys = [
+        TICKER_BY_DATE.get_partition_key_from_str(key).keys_by_dimension for key in _keys(context)
+    ]
+    starts = [date.fromisoformat(key["date"]) for key in keys]
+    last = window_end(max(starts), SETTINGS) - timedelta(days=1)
+    return Span(
+        tickers=list(dict.fromkeys(key["ticker"] for key in keys)),
+        first=min(starts),
+        last=min(last, last_day(SETTINGS)),
+    )
+
+
+def tickers_of(context: dg.AssetExecutionContext) -> list[str]:
+    """The tickers of a run over :data:`TICKERS`."""
+    return list(_keys(context))
+
+
+def _keys(context: dg.AssetExecutionContext) -> Sequence[str]:
+    keys = context.partition_keys
+    if not keys:
+        tags = context.run.tags
+        raise dg.Failure(
+            f"the partition range {tags.get(ASSET_PARTITION_RANGE_START_TAG)} to"
+            f" {tags.get(ASSET_PARTITION_RANGE_END_TAG)} is empty: give the earlier date and the"
+            " ticker that was added first as its start"
+        )
+    return keys
+
+
+def range_tags(
+    tickers: Sequence[str], first: date | None = None, last: date | None = None
+) -> dict[str, str]:
+    """Run tags for all partitions of tickers that follow each other, over a range of days.
+
+    Without days the range is one over tickers alone.
+    """
+    start, end = tickers[0], tickers[-1]
+    if first is not None and last is not None:
+        keys = DATES.get_partition_keys()
+        begin = max((key for key in keys if key <= first.isoformat()), default=keys[0])
+        finish = max((key for key in keys if key <= last.isoformat()), default=keys[0])
+        start, end = f"{begin}|{start}", f"{finish}|{end}"
+    return {ASSET_PARTITION_RANGE_START_TAG: start, ASSET_PARTITION_RANGE_END_TAG: end}
+
+
+def register_tickers(instance: dg.DagsterInstance, settings: Settings) -> list[str]:
+    """Make the ticker partitions those of the settings and return them in their order there.
+
+    A ticker that was taken out of the settings loses its partition, not its rows.
+    """
+    wanted = universe(settings)
+    for ticker in instance.get_dynamic_partitions("ticker"):
+        if ticker not in wanted:
+            instance.delete_dynamic_partition("ticker", ticker)
+    instance.add_dynamic_partitions("ticker", list(wanted))
+    return list(instance.get_dynamic_partitions("ticker"))

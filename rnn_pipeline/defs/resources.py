@@ -1,0 +1,87 @@
+"""What assets work with: the warehouse, the market's sources, and the device networks train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from rnn_pipeline.defs.partitions import SETTINGS
+from rnn_pipeline.market.calendar import SessionCalendar
+from rnn_pipeline.market.sample import SampleSource
+from rnn_pipeline.market.yahoo import YahooSource
+from rnn_pipeline.warehouse import PayloadStore, Warehouse
+
+if TYPE_CHECKING:
+    import torch
+
+#: One run at a time writes the warehouse, and one trains on the device.
+WAREHOUSE_POOL = "warehouse"
+COMPUTE_POOL = "compute"
+
+
+class WarehouseResource(dg.ConfigurableResource):
+    """The DuckDB file and the payloads beside it."""
+
+    path: str
+    payload_dir: str
+
+    @property
+    def store(self) -> Warehouse:
+        """Open nothing yet: a connection is held only while something is read or written."""
+        return Warehouse(Path(self.path))
+
+    @property
+    def payloads(self) -> PayloadStore:
+        """Raw answers, addressed by their hash."""
+        return PayloadStore(Path(self.payload_dir))
+
+
+class MarketResource(dg.ConfigurableResource):
+    """Where bars and headlines come from, and the calendar of the exchange."""
+
+    source: str
+    exchange: str
+    cache_dir: str
+
+    @property
+    def feed(self) -> SampleSource | YahooSource:
+        """The source of bars and headlines; sample and live share one interface."""
+        return SampleSource() if self.source == "sample" else YahooSource(Path(self.cache_dir))
+
+    @property
+    def calendar(self) -> SessionCalendar:
+        """Sessions and closes of the exchange."""
+        return SessionCalendar(self.exchange)
+
+
+class ComputeResource(dg.ConfigurableResource):
+    """The device that networks train on: ``auto`` takes a GPU where there is one."""
+
+    device: str = "auto"
+    precision: str = "float32"
+    deterministic: bool = True
+
+    def resolve(self) -> torch.device:
+        """The torch device.
+
+        Raises:
+            ValueError: ``cuda`` was asked for and there is none.
+        """
+        from rnn_pipeline.networks.devices import resolve_device
+
+        return resolve_device(self.device)  # type: ignore[arg-type]
+
+
+RESOURCES = {
+    "warehouse": WarehouseResource(
+        path=str(SETTINGS.warehouse_path), payload_dir=str(SETTINGS.payload_dir)
+    ),
+    "market": MarketResource(
+        source=SETTINGS.source,
+        exchange=SETTINGS.exchange,
+        cache_dir=str(SETTINGS.home / "cache"),
+    ),
+    "compute": ComputeResource(**SETTINGS.compute.model_dump()),
+}

@@ -1,0 +1,226 @@
+"""Signals from forecasts and sentiment, their fusion, and what to do about it."""
+
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from rnn_pipeline.defs.evidence import NO_FORECASTS, stamped, walk_forward_forecasts
+from rnn_pipeline.defs.features import COLUMNS, model_features, news_sentiment, price_features
+from rnn_pipeline.defs.metadata import picture, ranges, table
+from rnn_pipeline.defs.networks import checkpoint_path
+from rnn_pipeline.defs.partitions import (
+    BY_TICKER,
+    ONE_RUN,
+    SETTINGS,
+    TICKER_BY_DATE,
+    Span,
+    span_of,
+)
+from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
+from rnn_pipeline.features.windows import ModelMatrix
+from rnn_pipeline.reporting import plots
+from rnn_pipeline.trading import decisions, fusion, positions
+
+#: Calendar days that surely hold the sessions which a window or a previous position needs.
+_LOOK_BACK = timedelta(days=3 * SETTINGS.model.lookback + 30)
+
+_LABELS = ("BUY", "HOLD", "SELL")
+
+#: What the assets of this wing have in common.
+_SIGNALS: dict[str, Any] = {
+    "partitions_def": TICKER_BY_DATE,
+    "backfill_policy": ONE_RUN,
+    "pool": WAREHOUSE_POOL,
+    "group_name": "trading",
+    "kinds": {"duckdb"},
+}
+
+
+def _write(
+    warehouse: WarehouseResource,
+    context: dg.AssetExecutionContext,
+    table_name: str,
+    rows: pd.DataFrame,
+    span: Span,
+) -> None:
+    with warehouse.store.batch() as batch:
+        batch.replace(
+            table_name,
+            rows.assign(run_id=context.run_id),
+            ticker=span.tickers,
+            session=(span.first, span.last),
+        )
+
+
+@dg.asset(
+    deps=[
+        model_features,
+        dg.AssetDep(walk_forward_forecasts, partition_mapping=BY_TICKER),
+    ],
+    **_SIGNALS,
+)
+def price_signals(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
+) -> dg.MaterializeResult:
+    """All networks' forecasts of a session as one signal, weighted by the evidence of its fold.
+
+    Sessions newer than the last walk-forward test are forecast here, from the saved networks of the
+    newest fold.
+    """
+    span = span_of(context)
+    store = warehouse.store
+    new, features = _forecast_new_sessions(warehouse, market, span)
+    with store.batch() as batch:
+        batch.upsert("forecasts", stamped(new, features, context))
+    days = {"ticker": span.tickers, "session": (span.first, span.last)}
+    forecasts = store.rows("walk_forward_forecasts", **days)
+    evidence = store.rows("evidence", ticker=span.tickers)
+    signals = fusion.price_signals(forecasts, evidence)
+    made_by = forecasts.groupby(["ticker", "session"])["model_hash"].agg(_joined).reset_index()
+    signals = signals.merge(made_by, on=["ticker", "session"])
+    _write(warehouse, context, "price_signals", signals, span)
+    return dg.MaterializeResult(
+        metadata={
+            **ranges(signals),
+            "new_forecasts": len(new),
+            "grades": table(signals.groupby("grade").size().rename("rows").reset_index()),
+        }
+    )
+
+
+@dg.asset(
+    deps=[
+        news_sentiment,
+        dg.AssetDep(walk_forward_forecasts, partition_mapping=BY_TICKER),
+    ],
+    **_SIGNALS,
+)
+def sentiment_signals(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource
+) -> dg.MaterializeResult:
+    """The sentiment of a session as a signal, weighted by the evidence of its fold."""
+    span = span_of(context)
+    store = warehouse.store
+    days = {"ticker": span.tickers, "session": (span.first, span.last)}
+    fold_of = store.rows("forecasts", "ticker, session, fold", **days).drop_duplicates()
+    sentiment = store.rows("news_sentiment", **days)
+    rows = sentiment.merge(fold_of, on=["ticker", "session"])
+    signals = fusion.sentiment_signals(rows, store.rows("evidence", ticker=span.tickers))
+    made_by = sentiment[["ticker", "session", "model_hash"]]
+    signals = signals.merge(made_by, on=["ticker", "session"])
+    _write(warehouse, context, "sentiment_signals", signals, span)
+    return dg.MaterializeResult(
+        metadata={
+            **ranges(signals),
+            "grades": table(signals.groupby("grade").size().rename("rows").reset_index()),
+        }
+    )
+
+
+@dg.asset(deps=[price_signals, sentiment_signals], **_SIGNALS)
+def trading_signals(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource
+) -> dg.MaterializeResult:
+    """Price and sentiment as one signal from -1 to +1, labelled BUY, HOLD or SELL.
+
+    Each source's contribution is kept; a source without evidence contributes nothing.
+    """
+    span = span_of(context)
+    store = warehouse.store
+    days = {"ticker": span.tickers, "session": (span.first, span.last)}
+    price, sentiment = (store.rows(name, **days) for name in ("price_signals", "sentiment_signals"))
+    signals = fusion.fuse(price, sentiment, SETTINGS.trading)
+    signals = signals.merge(price[["ticker", "session", "model_hash"]], on=["ticker", "session"])
+    _write(warehouse, context, "trading_signals", signals, span)
+    bars = store.bars(span.tickers, span.first, span.last)
+    return dg.MaterializeResult(
+        metadata={
+            **ranges(signals),
+            **{f"label_{name}": int((signals["label"] == name).sum()) for name in _LABELS},
+            "price_with_signals": picture(plots.price_with_signals(bars, signals)),
+            "contributions": picture(plots.signal_history(signals)),
+        }
+    )
+
+
+@dg.asset(deps=[trading_signals, price_features], **_SIGNALS)
+def trading_decisions(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource
+) -> dg.MaterializeResult:
+    """What to hold from the next open, how that differs from before, and why in one sentence.
+
+    Limits on the sum of all weights look at every ticker of a session, whichever are materialized.
+    """
+    span = span_of(context)
+    store = warehouse.store
+    days = (span.first - _LOOK_BACK, span.last)
+    signals = store.rows("trading_signals", session=days)
+    volatility = store.rows("price_features", "ticker, session, volatility_20", session=days)
+    sized = positions.size_positions(
+        signals, volatility, SETTINGS.trading, SETTINGS.backtest.sessions_per_year
+    )
+    mine = signals[
+        signals["ticker"].isin(span.tickers) & (signals["session"] >= pd.Timestamp(span.first))
+    ]
+    decided = decisions.decide(mine, sized)
+    decided = decided.merge(mine[["ticker", "session", "model_hash"]], on=["ticker", "session"])
+    _write(warehouse, context, "trading_decisions", decided, span)
+    return dg.MaterializeResult(
+        metadata={
+            **ranges(decided),
+            "gross_exposure_now": float(
+                decisions.current_decisions(decided)["position"].abs().sum()
+            ),
+            "newest": table(
+                decisions.current_decisions(decided),
+                ["ticker", "session", "forecast", "sentiment", "signal", "label", "grade",
+                 "position", "reason"],
+            ),
+        }
+    )  # fmt: skip
+
+
+def _joined(hashes: pd.Series) -> str:
+    return ",".join(sorted(set(hashes)))
+
+
+def _forecast_new_sessions(
+    warehouse: WarehouseResource, market: MarketResource, span: Span
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Forecasts of the span's sessions behind each model's last one, and the features they used.
+
+    Raises:
+        dagster.Failure: nothing was ever trained for any of these tickers.
+    """
+    from rnn_pipeline.networks.walk_forward import Forecaster
+
+    store = warehouse.store
+    checkpoints = store.rows("checkpoints", ticker=span.tickers)
+    if checkpoints.empty and store.rows("window_sets", ticker=span.tickers).empty:
+        raise dg.Failure(
+            f"no networks were ever trained for {', '.join(span.tickers)}: materialize"
+            " sequence_windows, the forecasters and walk_forward_forecasts for them first (the job"
+            " retrain does it)"
+        )
+    last, first = pd.Timestamp(span.last), pd.Timestamp(span.first)
+    features = store.rows(
+        "model_features", ticker=span.tickers, session=(span.first - _LOOK_BACK, span.last)
+    )
+    behind = checkpoints[checkpoints["tested_until"] < last]
+    if behind.empty or features.empty:
+        return NO_FORECASTS, features
+    matrix = ModelMatrix.build(features, COLUMNS)
+    axis = market.calendar.sessions(features["session"].min(), features["session"].max())
+    new = [
+        Forecaster.load_newest(checkpoint_path(row.model, row.ticker)).forecast_new(
+            matrix,
+            SETTINGS.model.lookback,
+            axis,
+            max(first, row.tested_until + pd.Timedelta(days=1)),
+        )
+        for row in behind.itertuples()
+        if row.ticker in matrix.tickers
+    ]
+    return pd.concat(new or [NO_FORECASTS]), features

@@ -1,0 +1,93 @@
+"""Scores of single headlines become one row of sentiment per ticker and session.
+
+A session without news is an observation, not a gap: it has no headlines and sentiment 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
+
+#: Sessions over which the mean and the deviation are taken, the row's own included.
+SPAN = 5
+
+#: The columns that describe a session's news to the networks.
+SENTIMENT_FEATURES = ("sentiment", "news_count", f"sentiment_mean_{SPAN}", f"sentiment_std_{SPAN}")
+
+_KEY = ["ticker", "session"]
+
+
+def daily_sentiment(scored: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFrame:
+    """Aggregate headline scores to sessions.
+
+    A row depends on its session's scores and on the ``SPAN - 1`` rows before it, and every sum is
+    taken in an order fixed by those alone: neither the order of the input nor anything later can
+    change one bit of it.
+
+    Args:
+        scored: one row per headline with ``ticker``, ``usable_session`` (the first session whose
+            close is at or after the headline could be used) and ``score``, P(positive) minus
+            P(negative). Headlines of other sessions than those asked for are left out.
+        sessions: the rows wanted: ``ticker``, ``session`` and ``known_at``, the session's close.
+
+    Returns:
+        One row for every row of ``sessions``, sorted by ticker and session: ``sentiment`` (mean
+        score, -1 to 1, 0.0 without news), ``news_count``, ``sentiment_mean_5`` and
+        ``sentiment_std_5`` (over sessions, not headlines; the deviation is the population's, as it
+        describes these five and estimates nothing; NaN in a ticker's first four rows), and
+        ``known_at``.
+
+    Raises:
+        ValueError: a score is missing or outside -1..1, or a ticker and session stands twice.
+    """
+    scores = scored["score"].astype("float64")
+    outside = scores[~scores.between(-1, 1)]
+    if len(outside):
+        raise ValueError(
+            f"{len(outside)} scores are not within -1..1, the first is {outside.iloc[0]}:"
+            " a score is P(positive) - P(negative)"
+        )
+    rows = sessions[[*_KEY, "known_at"]].sort_values(_KEY, ignore_index=True)
+    repeated = rows.duplicated(_KEY)
+    if repeated.any():
+        twice = rows.loc[repeated.idxmax()]
+        raise ValueError(
+            f"{twice['ticker']} {twice['session']:%Y-%m-%d} stands twice in sessions:"
+            " give one row per ticker and session"
+        )
+    # pandas adds up a group in the order of its rows: sorted, that is the order of the scores.
+    by_session = (
+        scored[["ticker"]]
+        .assign(session=scored["usable_session"].astype(rows["session"].dtype), score=scores)
+        .sort_values([*_KEY, "score"])
+        .groupby(_KEY, as_index=False)
+        .agg(sentiment=("score", "mean"), news_count=("score", "size"))
+    )
+    rows = rows.merge(by_session, on=_KEY, how="left", validate="one_to_one")
+    rows["sentiment"] = rows["sentiment"].fillna(0.0)
+    rows["news_count"] = rows["news_count"].fillna(0).astype("int64")
+    mean, std = _trailing(rows["sentiment"].to_numpy(), rows["ticker"].to_numpy())
+    rows[f"sentiment_mean_{SPAN}"] = mean
+    rows[f"sentiment_std_{SPAN}"] = std
+    return rows[[*(name for name in rows.columns if name != "known_at"), "known_at"]]
+
+
+def _trailing(values: np.ndarray, tickers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population deviation of each row and the ``SPAN - 1`` before it, per ticker.
+
+    Lag by lag from the oldest on, so that each row is the same sum wherever it stands: a running
+    sum would carry the rounding of the whole history before it.
+    """
+    mean = np.full(len(values), np.nan)
+    std = np.full(len(values), np.nan)
+    if len(values) < SPAN:
+        return mean, std
+    lags = sliding_window_view(values, SPAN).T
+    centre = sum(lags, start=np.float64(0)) / SPAN
+    variance = sum(((lag - centre) ** 2 for lag in lags), start=np.float64(0)) / SPAN
+    # The rows are sorted by ticker: a span lies within one if it starts and ends in the same.
+    whole = tickers[: 1 - SPAN] == tickers[SPAN - 1 :]
+    mean[SPAN - 1 :] = np.where(whole, centre, np.nan)
+    std[SPAN - 1 :] = np.where(whole, np.sqrt(variance), np.nan)
+    return mean, std

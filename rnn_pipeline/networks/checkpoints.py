@@ -1,0 +1,250 @@
+"""Trained networks on disk: many in one safetensors file, described by JSON in its header.
+
+A file is written whole or not at all, holds nothing that could be executed, and hands out one
+network without reading the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rnn_pipeline.networks.training import History, TrainedMember
+from rnn_pipeline.settings import NetworkSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMAT = 1
+# safetensors writes header entries in random order: a single entry keeps equal files equal. It is
+# JSON behind its own SHA-256, because nothing else would notice a changed digit in a scaler.
+HEADER = "rnn_pipeline"
+DIGEST = 64
+
+
+@dataclass(frozen=True)
+class StoredNetwork:
+    """One network of a checkpoint file."""
+
+    key: str
+    kind: str
+    """What the network is, so that no one reads a file of another kind by mistake."""
+    description: Mapping[str, Any]
+    """All but the weights that is needed to rebuild it; JSON."""
+    state: dict[str, Tensor]
+
+
+def save_members(
+    path: Path, members: Sequence[TrainedMember], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write forecasters to one file.
+
+    Args:
+        path: the file; an older one is replaced in one step.
+        members: with distinct keys.
+        metadata: anything JSON that a reader needs beside the networks: scalers, feature names,
+            where the data came from.
+
+    Raises:
+        ValueError: a key stands twice, or the metadata is not JSON.
+    """
+    networks = [
+        StoredNetwork(
+            member.key,
+            "forecaster",
+            {
+                "spec": member.network_spec.model_dump(mode="json"),
+                "n_features": member.n_features,
+                "lookback": member.lookback,
+                "history": asdict(member.history),
+            },
+            member.state,
+        )
+        for member in members
+    ]
+    write_checkpoint(path, networks, metadata or {})
+
+
+def load_members(path: Path, keys: Collection[str] | None = None) -> list[TrainedMember]:
+    """Read forecasters back: those named by ``keys`` in that order, or all as they were saved.
+
+    Raises:
+        ValueError: the file is missing, damaged or of another format or kind, or lacks a key.
+    """
+    return [
+        TrainedMember(
+            network.key,
+            NetworkSpec.model_validate(network.description["spec"]),
+            network.description["n_features"],
+            network.description["lookback"],
+            network.state,
+            History(**network.description["history"]),
+        )
+        for network in read_checkpoint(path, "forecaster", keys)
+    ]
+
+
+def load_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata that was saved beside the networks; no weights are read.
+
+    Raises:
+        ValueError: the file is missing, damaged or of another format.
+    """
+    with _opened(path) as file:
+        return _header(path, file)["metadata"]
+
+
+def checkpoint_hash(path: Path) -> str:
+    """SHA-256 of the whole file, in hexadecimal.
+
+    Raises:
+        ValueError: the file is missing.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise _missing(path) from None
+
+
+@cache
+def code_version() -> str:
+    """Short hash of this wing's source: what was trained by other code may be other networks."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of one network's weights by name, type, shape and bits, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = state[name].numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def write_checkpoint(
+    path: Path, networks: Sequence[StoredNetwork], metadata: Mapping[str, Any]
+) -> None:
+    """Write networks of any kind: to a temporary file beside ``path``, then renamed onto it.
+
+    Raises:
+        ValueError: a key stands twice, or a description or the metadata is not JSON.
+    """
+    keys = [network.key for network in networks]
+    if len(set(keys)) < len(keys):
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        raise ValueError(f"keys {twice} stand twice among the networks for {path}")
+    header = {
+        "format": FORMAT,
+        "networks": [
+            {
+                "key": network.key,
+                "kind": network.kind,
+                "description": network.description,
+                "weights": weights_hash(network.state),
+                "tensors": sorted(network.state),
+            }
+            for network in networks
+        ],
+        "metadata": metadata,
+    }
+    try:
+        text = json.dumps(header, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the metadata for {path} cannot be written as JSON: {error}") from None
+    text = _sha256(text) + text
+    tensors = {
+        f"{network.key}/{name}": value.contiguous()
+        for network in networks
+        for name, value in network.state.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        save_file(tensors, temporary, {HEADER: text})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(
+    path: Path, kind: str, keys: Collection[str] | None = None
+) -> list[StoredNetwork]:
+    """Read networks of one kind: those named by ``keys`` in that order, or all as saved.
+
+    Raises:
+        ValueError: the file is missing, damaged or of another format or kind, or lacks a key.
+    """
+    with _opened(path) as file:
+        stored = {entry["key"]: entry for entry in _header(path, file)["networks"]}
+        wanted = list(stored) if keys is None else list(keys)
+        if absent := [key for key in wanted if key not in stored]:
+            raise ValueError(f"checkpoint {path} holds {sorted(stored)}, but not {absent}")
+        networks = []
+        for entry in (stored[key] for key in wanted):
+            key = entry["key"]
+            if entry["kind"] != kind:
+                raise ValueError(f"{key!r} in {path} is a {entry['kind']}, not a {kind}")
+            # Copied, or the weights would lie in a map of the file and change with it.
+            state = {name: file.get_tensor(f"{key}/{name}").clone() for name in entry["tensors"]}
+            if weights_hash(state) != entry["weights"]:
+                raise _damaged(path, f"the weights of {key!r} do not match their hash")
+            networks.append(StoredNetwork(key, kind, entry["description"], state))
+        return networks
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    """Open a safetensors file for reading; what its reader finds wrong becomes a ValueError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _header(path: Path, file: safe_open) -> dict[str, Any]:
+    """Verify and parse the header of an open checkpoint."""
+    text = (file.metadata() or {}).get(HEADER, "")
+    digest, text = text[:DIGEST], text[DIGEST:]
+    if digest != _sha256(text):
+        raise _damaged(path, "its header is missing or does not match its hash")
+    header = json.loads(text)
+    if header["format"] != FORMAT:
+        raise ValueError(
+            f"checkpoint {path} has format {header['format']}, this version reads {FORMAT};"
+            " train again, or use the version that wrote it"
+        )
+    return header
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _missing(path: Path) -> ValueError:
+    return ValueError(f"checkpoint {path} does not exist; train the networks first")
+
+
+def _damaged(path: Path, what: str) -> ValueError:
+    return ValueError(f"checkpoint {path} is damaged ({what}); delete it and train again")

@@ -1,0 +1,258 @@
+"""One typed, validated settings model, and the specifications the library functions take.
+
+Values come, weakest first, from the defaults here, from ``rnn_pipeline.toml`` in the working
+directory, and from the environment: ``RNN_PIPELINE_SOURCE=yahoo``, nested keys with two
+underscores, ``RNN_PIPELINE_FOLDS__TRAIN_SIZE=500``. Every specification is frozen: it can be
+hashed, compared, stored beside what it produced, and mixed into a Dagster run config.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+Grade = Literal["none", "weak", "moderate", "strong"]
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or out of range; the message names the key and the value."""
+
+
+class Spec(BaseModel):
+    """Base of all specifications: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FoldSpec(Spec):
+    """Walk-forward folds, in sessions. The purge is the forecast horizon and is not set here."""
+
+    mode: Literal["expanding", "rolling"] = Field(
+        "rolling", description="expanding keeps the first training session, rolling drops old ones"
+    )
+    train_size: int = Field(1000, ge=20, description="sessions in the (first) training span")
+    val_size: int = Field(125, ge=5, description="sessions for early stopping, after training")
+    test_size: int = Field(250, ge=1, description="sessions forecast by one fold's networks")
+    step: int | None = Field(
+        None, ge=1, description="sessions between folds; empty means test_size, so none overlap"
+    )
+
+    @model_validator(mode="after")
+    def _tested_once(self) -> FoldSpec:
+        if self.step is not None and self.step < self.test_size:
+            raise ValueError(
+                f"step {self.step} is smaller than test_size {self.test_size}: sessions would be"
+                " tested twice; raise step or lower test_size"
+            )
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Sessions from one fold's start to the next."""
+        return self.step or self.test_size
+
+
+class NetworkSpec(Spec):
+    """A recurrent network: the cell, and one hidden size per layer (first layer first)."""
+
+    cell: Literal["rnn", "lstm", "gru"] = "lstm"
+    hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((32,), min_length=1)
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="between layers and before the head")
+
+
+class TrainingSpec(Spec):
+    """How one network learns: Adam, early stopping on the validation rows, clipped gradients."""
+
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm of one step")
+    patience: int | None = Field(
+        4, ge=1, description="epochs without a better validation loss before stopping; empty: never"
+    )
+
+
+class SentimentSpec(Spec):
+    """The sentiment network and how it learns."""
+
+    embed_dim: int = Field(48, ge=1)
+    hidden_size: int = Field(48, ge=1)
+    num_layers: int = Field(1, ge=1)
+    dropout: float = Field(0.3, ge=0.0, lt=1.0)
+    max_vocab: int = Field(10_000, ge=3)
+    min_freq: int = Field(2, ge=1)
+    max_len: int = Field(40, ge=1, description="tokens kept of a headline")
+    val_share: float = Field(0.15, gt=0, lt=1)
+    seed: int = 0
+    training: TrainingSpec = TrainingSpec(
+        epochs=6, batch_size=64, learning_rate=3e-3, weight_decay=1e-5, patience=2
+    )
+
+
+class ModelSettings(Spec):
+    """What the forecasters see, how far they look, and how many times each is trained."""
+
+    lookback: int = Field(20, ge=2, description="sessions in one input window")
+    horizon: int = Field(1, ge=1, description="sessions ahead that are forecast")
+    seeds: tuple[int, ...] = Field((0, 1), min_length=1)
+    networks: dict[str, NetworkSpec] = {
+        "lstm": NetworkSpec(cell="lstm", hidden_sizes=(32,)),
+        "gru": NetworkSpec(cell="gru", hidden_sizes=(32,)),
+        "stacked_lstm": NetworkSpec(cell="lstm", hidden_sizes=(32, 16), dropout=0.2),
+    }
+    training: TrainingSpec = TrainingSpec()
+    sentiment: SentimentSpec = SentimentSpec()
+
+
+class BacktestSpec(Spec):
+    """What trading costs and how many sessions make a year."""
+
+    cost_bps: float = Field(5.0, ge=0, description="cost per traded weight, in basis points")
+    sessions_per_year: int = Field(252, ge=1)
+
+
+class TradingSpec(Spec):
+    """From a signal to a position: thresholds and risk limits."""
+
+    buy_above: float = Field(0.2, gt=0, le=1, description="a signal above this is BUY")
+    sell_below: float = Field(-0.2, ge=-1, lt=0, description="a signal below this is SELL")
+    long_only: bool = False
+    target_volatility: float = Field(
+        0.20, gt=0, description="annual volatility one ticker's position aims at"
+    )
+    max_weight: float = Field(0.25, gt=0, le=1, description="largest weight of one ticker")
+    max_gross: float = Field(1.0, gt=0, description="largest sum of absolute weights")
+
+
+class ComputeSettings(Spec):
+    """Where networks train."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    deterministic: bool = True
+
+
+class Settings(BaseSettings):
+    """Everything a user may set. See the module's docstring for where values come from."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RNN_PIPELINE_",
+        env_nested_delimiter="__",
+        toml_file="rnn_pipeline.toml",
+        extra="forbid",
+        frozen=True,
+    )
+
+    source: Literal["sample", "yahoo"] = Field(
+        "sample", description="sample: embedded real bars, offline; yahoo: live data"
+    )
+    tickers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="the universe; empty means every ticker of the sample"
+    )
+    start: date | None = Field(
+        None, description="first session wanted; empty: the sample's first, or five years back"
+    )
+    exchange: str = Field("XNYS", description="ISO market code of the exchange calendar")
+    data_dir: Path = Field(Path("data"), description="warehouse, payloads, checkpoints, reports")
+    partition_step: Literal["day", "week", "month"] = Field(
+        "month", description="width of one partition on the date axis"
+    )
+    folds: FoldSpec = FoldSpec()
+    model: ModelSettings = ModelSettings()
+    backtest: BacktestSpec = BacktestSpec()
+    trading: TradingSpec = TradingSpec()
+    compute: ComputeSettings = ComputeSettings()
+
+    @field_validator("tickers", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Accept ``AAPL,MSFT`` as the environment gives it, and any order or repetition."""
+        if isinstance(value, str):
+            value = [part for part in (p.strip() for p in value.split(",")) if part]
+        if isinstance(value, list | tuple):
+            return tuple(dict.fromkeys(str(ticker).upper() for ticker in value))
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, the environment over the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @cached_property
+    def home(self) -> Path:
+        """The folder of this source below ``data_dir``: sources never share a warehouse."""
+        return self.data_dir.expanduser().resolve() / self.source
+
+    @property
+    def warehouse_path(self) -> Path:
+        """The DuckDB file."""
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def payload_dir(self) -> Path:
+        """Raw answers of the sources, addressed by their hash."""
+        return self.home / "payloads"
+
+    @property
+    def matrix_dir(self) -> Path:
+        """Exported model matrices, memory-mapped by training."""
+        return self.home / "matrices"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Trained networks."""
+        return self.home / "checkpoints"
+
+    @property
+    def report_dir(self) -> Path:
+        """HTML reports."""
+        return self.home / "reports"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's instance folder: ``DAGSTER_HOME`` where it is set."""
+        return Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster")
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: one line per wrong key, with the key, the value and what is wrong with it.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [
+            f"setting {'.'.join(str(part) for part in item['loc'])} = {item['input']!r}:"
+            f" {item['msg']}"
+            for item in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from None

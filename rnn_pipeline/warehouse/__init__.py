@@ -1,0 +1,25 @@
+"""What was known, and when: one DuckDB file, and the raw answers it can be rebuilt from.
+
+:class:`~rnn_pipeline.warehouse.store.Warehouse` opens the file (one writer at a time, with a
+jittered wait), creates its schema, runs a batch in one transaction, and reads bars and headlines
+as they were known at any moment. :class:`~rnn_pipeline.warehouse.payloads.PayloadStore` keeps the
+bytes that the sources sent. No other wing writes SQL.
+"""
+
+from rnn_pipeline.warehouse.payloads import PayloadStore
+from rnn_pipeline.warehouse.store import (
+    Batch,
+    Warehouse,
+    WarehouseError,
+    WarehouseLocked,
+    WarehouseVersionError,
+)
+
+__all__ = [
+    "Batch",
+    "PayloadStore",
+    "Warehouse",
+    "WarehouseError",
+    "WarehouseLocked",
+    "WarehouseVersionError",
+]

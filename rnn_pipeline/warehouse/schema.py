@@ -1,0 +1,127 @@
+"""The tables, and the version of their layout.
+
+Raw tables are append-only: a change of what is known is a new revision. Derived tables hold one
+row per key and are replaced partition by partition; each carries ``run_id`` and the hashes of what
+made the row. A derived table marked in :data:`OPEN_TABLES` grows one ``DOUBLE`` column for every
+feature that is declared, so that a new feature needs no migration.
+"""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1
+
+_BAR = "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, adj_close DOUBLE, volume DOUBLE"
+_KEY = "ticker VARCHAR NOT NULL, session DATE NOT NULL"
+_SIGNAL_END = "grade VARCHAR, reason VARCHAR, known_at TIMESTAMPTZ, run_id VARCHAR"
+
+TABLES: dict[str, str] = {
+    "meta": "schema_version INTEGER NOT NULL, created_at TIMESTAMPTZ NOT NULL",
+    # What was asked of a source and what it answered; the answer itself is a payload file.
+    "raw_fetch": (
+        "fetch_id VARCHAR PRIMARY KEY, kind VARCHAR, source VARCHAR, ticker VARCHAR,"
+        " first DATE, last DATE, fetched_at TIMESTAMPTZ, media_type VARCHAR, url VARCHAR,"
+        " payload_sha256 VARCHAR, payload_bytes BIGINT"
+    ),
+    "raw_ohlcv": (
+        f"{_KEY}, revision INTEGER NOT NULL, known_at TIMESTAMPTZ NOT NULL, {_BAR},"
+        " dividend DOUBLE, split DOUBLE, is_final BOOLEAN, provenance VARCHAR, reason VARCHAR,"
+        " fetch_id VARCHAR, PRIMARY KEY (ticker, session, revision)"
+    ),
+    "raw_news": (
+        "news_id VARCHAR NOT NULL, ticker VARCHAR NOT NULL, revision INTEGER NOT NULL,"
+        " published_at TIMESTAMPTZ NOT NULL, first_seen_at TIMESTAMPTZ NOT NULL,"
+        " known_at TIMESTAMPTZ NOT NULL, usable_at TIMESTAMPTZ NOT NULL, title VARCHAR,"
+        " summary VARCHAR, url VARCHAR, provider VARCHAR, provenance VARCHAR, fetch_id VARCHAR,"
+        " PRIMARY KEY (news_id, ticker, revision)"
+    ),
+    "corporate_actions": (
+        f"{_KEY}, kind VARCHAR NOT NULL, value DOUBLE, known_at TIMESTAMPTZ, fetch_id VARCHAR,"
+        " PRIMARY KEY (ticker, session, kind)"
+    ),
+    "labelled_headlines": (
+        "headline VARCHAR PRIMARY KEY, label VARCHAR, split VARCHAR, source VARCHAR"
+    ),
+    "quarantine": (
+        "quarantine_id VARCHAR PRIMARY KEY, table_name VARCHAR, ticker VARCHAR, rule VARCHAR,"
+        " row_json VARCHAR, fetch_id VARCHAR, quarantined_at TIMESTAMPTZ"
+    ),
+    "ingest_ledger": (
+        "run_id VARCHAR, table_name VARCHAR, ticker VARCHAR, first DATE, last DATE,"
+        " rows_in BIGINT, inserted BIGINT, revised BIGINT, unchanged BIGINT, quarantined BIGINT,"
+        " status VARCHAR, committed_at TIMESTAMPTZ"
+    ),
+    "price_features": (
+        f"{_KEY}, known_at TIMESTAMPTZ, feature_set_hash VARCHAR, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session)"
+    ),
+    "targets": (
+        f"{_KEY}, horizon INTEGER, target DOUBLE, target_session DATE, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session, horizon)"
+    ),
+    "news_sentiment": (
+        f"{_KEY}, sentiment DOUBLE, news_count BIGINT, sentiment_mean_5 DOUBLE,"
+        " sentiment_std_5 DOUBLE, known_at TIMESTAMPTZ, model_hash VARCHAR, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session)"
+    ),
+    "model_features": (
+        f"{_KEY}, known_at TIMESTAMPTZ, feature_set_hash VARCHAR, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session)"
+    ),
+    "window_sets": (
+        "ticker VARCHAR PRIMARY KEY, matrix VARCHAR, windows BIGINT, folds BIGINT,"
+        " status VARCHAR, run_id VARCHAR"
+    ),
+    "checkpoints": (
+        "ticker VARCHAR, model VARCHAR, path VARCHAR, checkpoint_hash VARCHAR, networks INTEGER,"
+        " tested_until DATE, code_version VARCHAR, written_at TIMESTAMPTZ, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, model)"
+    ),
+    "training_history": (
+        "ticker VARCHAR, model VARCHAR, fold INTEGER, seed INTEGER, epoch INTEGER,"
+        " train_loss DOUBLE, val_loss DOUBLE, PRIMARY KEY (ticker, model, fold, seed, epoch)"
+    ),
+    "folds": (
+        "fold INTEGER, role VARCHAR, first_session DATE, last_session DATE, sessions INTEGER,"
+        " PRIMARY KEY (fold, role)"
+    ),
+    "forecasts": (
+        f"{_KEY}, fold INTEGER, model VARCHAR, seed INTEGER, horizon INTEGER, forecast DOUBLE,"
+        " known_at TIMESTAMPTZ, model_hash VARCHAR, feature_set_hash VARCHAR,"
+        " code_version VARCHAR, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session, model, seed, horizon)"
+    ),
+    "evidence": (
+        "ticker VARCHAR, model VARCHAR, fold INTEGER, n BIGINT, n_effective DOUBLE, ic DOUBLE,"
+        " ic_t DOUBLE, hit_rate DOUBLE, hit_low DOUBLE, hit_high DOUBLE, r2_vs_zero DOUBLE,"
+        " forecast_std DOUBLE, trials INTEGER, grade VARCHAR,"
+        " known_at TIMESTAMPTZ, run_id VARCHAR, PRIMARY KEY (ticker, model, fold)"
+    ),
+    "price_signals": (
+        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, signal DOUBLE, weight DOUBLE,"
+        f" {_SIGNAL_END}, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+    ),
+    "sentiment_signals": (
+        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, signal DOUBLE, weight DOUBLE,"
+        f" {_SIGNAL_END}, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+    ),
+    "trading_signals": (
+        f"{_KEY}, forecast DOUBLE, sentiment DOUBLE, price_contribution DOUBLE,"
+        f" sentiment_contribution DOUBLE, signal DOUBLE, label VARCHAR, {_SIGNAL_END},"
+        " model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+    ),
+    "trading_decisions": (
+        f"{_KEY}, forecast DOUBLE, sentiment DOUBLE, signal DOUBLE, label VARCHAR,"
+        " position DOUBLE, previous_position DOUBLE, action VARCHAR,"
+        f" {_SIGNAL_END}, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+    ),
+}
+
+OPEN_TABLES = frozenset({"price_features", "model_features"})
+
+VIEWS: dict[str, str] = {
+    # A forecast beside what then happened; the outcome is unknown (NULL) until its session.
+    "walk_forward_forecasts": (
+        "SELECT f.*, t.target AS actual, t.target_session"
+        " FROM forecasts f LEFT JOIN targets t USING (ticker, session, horizon)"
+    ),
+}

@@ -1,0 +1,385 @@
+"""The warehouse: who may open the file, how a batch is written, and reads as of any moment."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import tenacity
+
+from rnn_pipeline.warehouse.schema import OPEN_TABLES, SCHEMA_VERSION, TABLES, VIEWS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: A condition on one column: a value, a list of values, or an inclusive ``(first, last)`` pair.
+Condition = str | int | date | Sequence[Any] | tuple[Any, Any]
+
+
+class WarehouseError(RuntimeError):
+    """The warehouse cannot be used; the message says why and what to do."""
+
+
+class WarehouseLocked(WarehouseError):
+    """Another process holds the file and did not let go in time."""
+
+
+class WarehouseVersionError(WarehouseError):
+    """The file was written by a program with another schema."""
+
+
+class _Busy(Exception):
+    """DuckDB refused to open the file because another process has it open."""
+
+
+def _where(conditions: Mapping[str, Condition | None]) -> tuple[str, list[Any]]:
+    """SQL and parameters for conditions joined by AND; None means no condition."""
+    clauses, parameters = [], []
+    for column, condition in conditions.items():
+        if condition is None:
+            continue
+        if isinstance(condition, tuple):
+            clauses.append(f"{column} BETWEEN ? AND ?")
+            parameters.extend(condition)
+        elif isinstance(condition, Sequence) and not isinstance(condition, str):
+            clauses.append(f"list_contains(?, {column})")
+            parameters.append(list(condition))
+        else:
+            clauses.append(f"{column} = ?")
+            parameters.append(condition)
+    return " AND ".join(clauses) or "TRUE", parameters
+
+
+def _frame(result: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        # DuckDB 2.0 hands pandas a keyword that pandas 4 will drop.
+        warnings.filterwarnings("ignore", message="The inplace keyword")
+        return result.df()
+
+
+class Batch:
+    """Writes of one transaction. Get one from :meth:`Warehouse.batch`."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def append(self, table: str, frame: pd.DataFrame) -> int:
+        """Insert the rows of a frame by column name and return how many there were.
+
+        Columns that the table does not have are left out, except in the tables that grow a
+        column per feature; columns missing in the frame become NULL.
+        """
+        return self._insert("INSERT", table, frame)
+
+    def upsert(self, table: str, frame: pd.DataFrame) -> int:
+        """Insert as :meth:`append` does, in the place of rows with the same primary key."""
+        return self._insert("INSERT OR REPLACE", table, frame)
+
+    def _insert(self, verb: str, table: str, frame: pd.DataFrame) -> int:
+        if frame.empty:
+            return 0
+        if table in OPEN_TABLES:
+            self._add_columns(table, frame)
+        known = self._columns(table)
+        names = [name for name in frame.columns if name in known]
+        columns = ", ".join(f'"{name}"' for name in names)
+        self._connection.register("incoming", frame[names])
+        try:
+            self._connection.execute(
+                f"{verb} INTO {table} ({columns}) SELECT {columns} FROM incoming"
+            )
+        finally:
+            self._connection.unregister("incoming")
+        return len(frame)
+
+    def replace(self, table: str, frame: pd.DataFrame, **conditions: Condition | None) -> int:
+        """Delete the rows that meet the conditions, insert the frame, return its row count.
+
+        Raises:
+            ValueError: no condition was given, which would empty the table.
+        """
+        where, parameters = _where(conditions)
+        if not parameters:
+            raise ValueError(f"replace({table!r}) needs a condition; it would empty the table")
+        self._connection.execute(f"DELETE FROM {table} WHERE {where}", parameters)
+        return self.append(table, frame)
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
+        """Run a query inside the transaction."""
+        return _frame(self._connection.execute(sql, list(parameters)))
+
+    def _columns(self, table: str) -> set[str]:
+        rows = self._connection.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table]
+        ).fetchall()
+        return {row[0] for row in rows}
+
+    def _add_columns(self, table: str, frame: pd.DataFrame) -> None:
+        known = self._columns(table)
+        for name, dtype in frame.dtypes.items():
+            if name in known:
+                continue
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)) or dtype.kind not in "fiu":
+                raise ValueError(
+                    f"{table} cannot take column {name!r} of type {dtype}: features are numbers"
+                    " with lower_case_names"
+                )
+            self._connection.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" DOUBLE')
+
+
+class Warehouse:
+    """One DuckDB file.
+
+    DuckDB lets one process open a file at a time, so a connection is held for the seconds that a
+    read or a batch takes and never while something is computed; a second process waits for its
+    turn with a jittered retry.
+
+    Args:
+        path: the file; it and its folder are created on first use.
+        lock_timeout: seconds to wait for another process to let go of the file.
+    """
+
+    def __init__(self, path: Path, lock_timeout: float = 60.0) -> None:
+        self.path = path
+        self.lock_timeout = lock_timeout
+
+    @contextmanager
+    def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file, create or check its schema, and close it at the end.
+
+        Raises:
+            WarehouseLocked: another process held the file for longer than ``lock_timeout``.
+            WarehouseVersionError: the file has another schema version.
+            WarehouseError: the file is not a DuckDB database, or is damaged.
+        """
+        connection = self._open()
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            self._ensure_schema(connection)
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """One transaction: everything in the block is committed together, or nothing is."""
+        with self.connection() as connection:
+            connection.begin()
+            try:
+                yield Batch(connection)
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
+        """Run a query and return a frame. DATE comes as naive, TIMESTAMPTZ as UTC datetimes."""
+        with self.connection() as connection:
+            return _frame(connection.execute(sql, list(parameters)))
+
+    def rows(self, table: str, columns: str = "*", **conditions: Condition | None) -> pd.DataFrame:
+        """Rows of one table or view that meet the conditions, in the order of its first columns."""
+        where, parameters = _where(conditions)
+        return self.read(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY ALL", parameters)
+
+    def bars(
+        self,
+        tickers: Iterable[str],
+        first: date | None = None,
+        last: date | None = None,
+        as_of: datetime | None = None,
+    ) -> pd.DataFrame:
+        """Final bars of ``[first, last]`` as they were known at ``as_of`` (default: now).
+
+        Returns:
+            One row per ticker and session, the newest revision with ``known_at <= as_of``.
+        """
+        return self.read(
+            "SELECT * FROM raw_ohlcv"
+            " WHERE list_contains(?, ticker) AND is_final"
+            "   AND session BETWEEN coalesce(?, DATE '0001-01-01')"
+            "                   AND coalesce(?, DATE '9999-12-31')"
+            "   AND known_at <= coalesce(?, 'infinity'::TIMESTAMPTZ)"
+            " QUALIFY revision = max(revision) OVER (PARTITION BY ticker, session)"
+            " ORDER BY ticker, session",
+            [list(tickers), first, last, as_of],
+        )
+
+    def bars_by_era(
+        self, tickers: Iterable[str], first: date, last: date, warm_up: int
+    ) -> pd.DataFrame:
+        """Bars for computing the rows of ``[first, last]``, each from what was known then.
+
+        Row *t* may use what was known when bar *t* was first seen, its *vintage*. As long as a
+        ticker's history is only appended to, one copy of it serves all rows. A restatement, or a
+        bar that arrives after its successors, starts a new **era**: rows of earlier vintage keep
+        the history without it, later ones get the history with it. So a ticker that was restated
+        twice comes back as up to three copies, each no longer than its own rows plus warm-up.
+
+        Args:
+            tickers: which tickers.
+            first: first session whose row is wanted.
+            last: last session whose row is wanted.
+            warm_up: bars before a wanted row that its computation may look at.
+
+        Returns:
+            Bars with ``era`` (0, 1, …) and ``in_era``: true where the row's own result is to be
+            kept, false for history that only warms the computation up.
+        """
+        return self.read(_BARS_BY_ERA, [list(tickers), last, first, first, warm_up])
+
+    def headlines(
+        self,
+        tickers: Iterable[str],
+        first: datetime | None = None,
+        last: datetime | None = None,
+    ) -> pd.DataFrame:
+        """Headlines usable in ``(first, last]``, each as it stood when it was first seen.
+
+        An edited title is a new revision; the score of a past session keeps the words that were
+        known then.
+        """
+        return self.read(
+            "SELECT * FROM raw_news"
+            " WHERE list_contains(?, ticker) AND revision = 0"
+            "   AND usable_at > coalesce(?, '-infinity'::TIMESTAMPTZ)"
+            "   AND usable_at <= coalesce(?, 'infinity'::TIMESTAMPTZ)"
+            " ORDER BY ticker, usable_at, news_id",
+            [list(tickers), first, last],
+        )
+
+    def last_session(self, tickers: Iterable[str] | None = None) -> date | None:
+        """The newest final bar's session, of these tickers or of all; None without bars."""
+        where, parameters = _where({"ticker": None if tickers is None else list(tickers)})
+        with self.connection() as connection:
+            row = connection.execute(
+                f"SELECT max(session) FROM raw_ohlcv WHERE is_final AND {where}", parameters
+            ).fetchone()
+        return row[0] if row else None
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        waiting = tenacity.Retrying(
+            wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
+            stop=tenacity.stop_after_delay(self.lock_timeout),
+            retry=tenacity.retry_if_exception_type(_Busy),
+            reraise=True,
+        )
+        try:
+            return waiting(self._open_once)
+        except _Busy as error:
+            holder = re.search(r"PID (\d+)", str(error))
+            who = f"process {holder[1]}" if holder else "another process"
+            raise WarehouseLocked(
+                f"warehouse {self.path} is in use by {who} and was not released within"
+                f" {self.lock_timeout:.0f} s: wait for that run or stop it, then run again"
+            ) from None
+
+    def _open_once(self) -> duckdb.DuckDBPyConnection:
+        try:
+            return duckdb.connect(str(self.path))
+        except duckdb.IOException as error:
+            if "lock" in str(error).lower():
+                raise _Busy(str(error)) from None
+            raise WarehouseError(
+                f"cannot open warehouse {self.path}: {_first_line(error)}; if it is not a"
+                " warehouse, move it away and run again"
+            ) from None
+        except duckdb.Error as error:
+            raise WarehouseError(
+                f"warehouse {self.path} is damaged: {_first_line(error)}; move it away and run"
+                " again: the raw answers are kept beside it"
+            ) from None
+
+    def _ensure_schema(self, connection: duckdb.DuckDBPyConnection) -> None:
+        tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
+        if not tables:
+            _create_schema(connection)
+            return
+        row = (
+            connection.execute("SELECT schema_version FROM meta").fetchone()
+            if "meta" in tables
+            else None
+        )
+        found = row[0] if row else "no"
+        if found != SCHEMA_VERSION:
+            raise WarehouseVersionError(
+                f"warehouse {self.path} has schema version {found}, this program writes version"
+                f" {SCHEMA_VERSION}: use the program that wrote it, or set another data_dir"
+            )
+
+
+def _create_schema(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.begin()
+    for table, columns in TABLES.items():
+        connection.execute(f"CREATE TABLE {table} ({columns})")
+    for view, query in VIEWS.items():
+        connection.execute(f"CREATE VIEW {view} AS {query}")
+    connection.execute("INSERT INTO meta VALUES (?, ?)", [SCHEMA_VERSION, datetime.now(UTC)])
+    connection.commit()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+_BARS_BY_ERA = """
+WITH known AS (
+    SELECT * FROM raw_ohlcv WHERE list_contains(?, ticker) AND is_final AND session <= ?
+),
+rows_of AS (
+    SELECT ticker, session, min(known_at) AS vintage,
+           row_number() OVER (PARTITION BY ticker ORDER BY session) AS position
+    FROM known GROUP BY ticker, session
+),
+-- A row is disruptive when it changes what an already computed later row was computed from.
+overtaken AS (
+    SELECT ticker, session,
+           min(vintage) OVER (
+               PARTITION BY ticker ORDER BY session
+               ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+           ) AS earliest_later_vintage
+    FROM rows_of
+),
+moments AS (
+    SELECT DISTINCT known.ticker, known.known_at AS moment
+    FROM known JOIN overtaken USING (ticker, session)
+    WHERE revision > 0 OR known_at > earliest_later_vintage
+),
+placed AS (
+    SELECT rows_of.ticker, session, position, count(moment) AS era
+    FROM rows_of LEFT JOIN moments
+      ON rows_of.ticker = moments.ticker AND moments.moment <= rows_of.vintage
+    GROUP BY ALL
+),
+eras AS (
+    SELECT ticker, era,
+           min(position) FILTER (session >= ?) AS first_position,
+           max(position) FILTER (session >= ?) AS last_position
+    FROM placed GROUP BY ticker, era
+    HAVING first_position IS NOT NULL
+),
+bounded AS (
+    SELECT eras.*, min(moment) AS ends
+    FROM eras LEFT JOIN (
+        SELECT ticker, moment, row_number() OVER (PARTITION BY ticker ORDER BY moment) AS number
+        FROM moments
+    ) AS numbered ON eras.ticker = numbered.ticker AND numbered.number = eras.era + 1
+    GROUP BY ALL
+)
+SELECT known.*, bounded.era,
+       placed.era = bounded.era AND placed.position >= bounded.first_position AS in_era
+FROM bounded
+JOIN placed ON placed.ticker = bounded.ticker
+    AND placed.position BETWEEN bounded.first_position - ? AND bounded.last_position
+JOIN known ON known.ticker = placed.ticker AND known.session = placed.session
+    AND known.known_at < coalesce(bounded.ends, 'infinity'::TIMESTAMPTZ)
+QUALIFY revision = max(revision) OVER (PARTITION BY known.ticker, bounded.era, known.session)
+ORDER BY known.ticker, bounded.era, known.session
+"""

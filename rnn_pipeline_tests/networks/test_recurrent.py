@@ -1,0 +1,135 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from rnn_pipeline.networks.recurrent import (
+    RecurrentForecaster,
+    RecurrentStack,
+    SeededDropout,
+    SentimentLSTM,
+    initialise,
+    seed_dropout,
+)
+from rnn_pipeline.settings import NetworkSpec, SentimentSpec
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("hidden_sizes", [(4,), (6, 3), (3, 5, 2)])
+def test_forecaster_maps_windows_to_outputs(cell: str, hidden_sizes: tuple[int, ...]) -> None:
+    network = RecurrentForecaster(NetworkSpec(cell=cell, hidden_sizes=hidden_sizes), 7, n_outputs=2)
+    assert network(torch.randn(9, 11, 7)).shape == (9, 2)
+    assert [layer.hidden_size for layer in network.recurrent.layers] == list(hidden_sizes)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reference"), [("rnn", nn.RNN), ("lstm", nn.LSTM), ("gru", nn.GRU)]
+)
+def test_stack_equals_torchs_own_multilayer_network(cell: str, reference: type[nn.RNNBase]) -> None:
+    stack = RecurrentStack(cell, 4, (6, 6), dropout=0.0)
+    whole = reference(4, 6, num_layers=2, batch_first=True)
+    for depth, layer in enumerate(stack.layers):
+        for name, value in layer.state_dict().items():
+            whole.get_parameter(name.replace("l0", f"l{depth}")).data.copy_(value)
+    x = torch.randn(5, 8, 4)
+    torch.testing.assert_close(stack(x), whole(x)[0], rtol=0, atol=1e-6)
+
+
+def test_forecast_reads_the_last_step() -> None:
+    network = RecurrentForecaster(NetworkSpec(cell="gru", hidden_sizes=(4,)), 2)
+    x = torch.randn(3, 6, 2)
+    _, final = network.recurrent.layers[0](x)
+    torch.testing.assert_close(network(x), network.head(final[0]))
+
+
+def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
+    dropout = SeededDropout(0.3)
+    dropout.generator = torch.Generator().manual_seed(1)
+    y = dropout(torch.ones(200, 500))
+    assert y.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
+    assert (y == 0).double().mean().item() == pytest.approx(0.3, abs=5 * math.sqrt(0.21 / 1e5))
+    assert torch.equal(dropout.eval()(y), y)
+
+
+def test_dropout_works_between_layers_and_before_the_head_from_its_own_generator() -> None:
+    spec = NetworkSpec(hidden_sizes=(8, 8), dropout=0.5)
+    network = RecurrentForecaster(spec, 2)
+    x = torch.randn(4, 5, 2)
+
+    def outputs(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed + 100)
+        seed_dropout(network, torch.Generator().manual_seed(seed))
+        return network(x)
+
+    repeated = outputs(3)
+    torch.manual_seed(0)
+    assert torch.equal(outputs(3), repeated)
+    assert not torch.equal(outputs(4), repeated)
+    network.dropout.p = 0.0
+    assert not torch.equal(outputs(3), outputs(4)), "nothing is dropped between the layers"
+    network.recurrent.dropout.p = 0.0
+    assert torch.equal(outputs(3), outputs(4))
+    network.dropout.p = 0.5
+    assert not torch.equal(outputs(3), outputs(4)), "nothing is dropped before the head"
+
+
+def test_initial_weights_follow_torchs_distributions_and_the_generator() -> None:
+    spec = SentimentSpec(embed_dim=16, hidden_size=64)
+    network = SentimentLSTM(200, 3, spec)
+    initialise(network, torch.Generator().manual_seed(5))
+    first = {name: value.clone() for name, value in network.state_dict().items()}
+    for name in ("recurrent.layers.0.weight_hh_l0", "recurrent.layers.0.bias_ih_l0", "head.weight"):
+        assert first[name].abs().max() <= 1 / 8  # 1 / sqrt(64)
+        assert first[name].std().item() == pytest.approx(1 / 8 / math.sqrt(3), rel=0.12)
+    assert torch.equal(first["embedding.weight"][0], torch.zeros(16))
+    assert first["embedding.weight"][1:].std().item() == pytest.approx(1, abs=0.05)
+
+    initialise(network, torch.Generator().manual_seed(5))
+    assert all(torch.equal(first[name], value) for name, value in network.state_dict().items())
+    initialise(network, torch.Generator().manual_seed(6))
+    assert not torch.equal(first["head.weight"], network.head.weight)
+
+
+def test_initialise_refuses_layers_it_does_not_know() -> None:
+    with pytest.raises(TypeError, match="Conv1d"):
+        initialise(nn.Sequential(nn.Conv1d(2, 2, 1)), torch.Generator())
+
+
+@pytest.fixture
+def sentiment() -> SentimentLSTM:
+    network = SentimentLSTM(30, 3, SentimentSpec(embed_dim=5, hidden_size=6, num_layers=2))
+    return network.eval()
+
+
+def padded(width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three texts of 2, 5 and 1 words."""
+    ids = torch.zeros(3, width, dtype=torch.int64)
+    ids[0, :2] = torch.tensor([4, 9])
+    ids[1, :5] = torch.tensor([3, 3, 8, 29, 2])
+    ids[2, :1] = 7
+    return ids, torch.tensor([2, 5, 1])
+
+
+def test_sentiment_reads_each_text_to_its_last_real_token(sentiment: SentimentLSTM) -> None:
+    ids, lengths = padded(5)
+    packed = pack_padded_sequence(
+        sentiment.embedding(ids), lengths, batch_first=True, enforce_sorted=False
+    )
+    for layer in sentiment.recurrent.layers:
+        packed, (final, _) = layer(packed)
+    torch.testing.assert_close(sentiment(ids, lengths), sentiment.head(final[0]))
+    assert sentiment(ids, lengths).shape == (3, 3)
+
+
+def test_padding_changes_nothing(sentiment: SentimentLSTM) -> None:
+    ids, lengths = padded(9)
+    logits = sentiment(ids, lengths)
+    torch.testing.assert_close(sentiment(*padded(5)), logits, rtol=0, atol=1e-6)
+
+    garbage = ids.clone()
+    garbage[0, 2:] = garbage[2, 1:] = 11
+    assert torch.equal(sentiment(garbage, lengths), logits)
+    ids[0, 1] = 10
+    assert not torch.equal(sentiment(ids, lengths)[0], logits[0]), "the last token is ignored"
