@@ -13,6 +13,7 @@ late arrivals are always ``observed``.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from rnn_pipeline.market.quality import Verdict, check_bars, check_headlines
 from rnn_pipeline.market.sources import (
@@ -33,8 +35,6 @@ from rnn_pipeline.market.sources import (
 from rnn_pipeline.warehouse import Batch, PayloadStore, Warehouse
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from rnn_pipeline.market.calendar import SessionCalendar
 
 #: Identical requests to Yahoo differ near the seventh digit: less than this is no change.
@@ -43,7 +43,10 @@ RELATIVE_TOLERANCE = 5e-6
 #: Tickers that share a transaction: enough to make its cost small, few enough to lose little.
 TICKERS_PER_BATCH = 32
 
-_VALUES = ["open", "high", "low", "close", "adj_close", "volume"]
+#: A restatement multiplies every price by one ratio, within what rounding to a cent leaves of it.
+SAME_RATIO = 1e-3
+
+_VALUES = ["open", "high", "low", "close", "adj_close", "volume", "dividend", "split"]
 
 
 class IngestError(RuntimeError):
@@ -118,11 +121,17 @@ def ingest_bars(
     Raises:
         IngestError: every ticker failed.
     """
-    sessions = calendar.sessions(request.first, request.last)
+    sessions = calendar.sessions(calendar.first_session, calendar.last_session)
     closes = calendar.closes(sessions)
     close_of = dict(zip(sessions, closes, strict=True))
+    unfinished = sessions[closes.searchsorted(pd.Timestamp(request.now), "right")]
 
     def judge(rows: pd.DataFrame) -> Verdict:
+        # A bar of the session under way is no fault: it will be final when asked for next.
+        asked = rows["session"].isna() | rows["session"].between(
+            pd.Timestamp(request.first), pd.Timestamp(request.last)
+        )
+        rows = rows[asked & (rows["session"] != unfinished)]
         verdict = check_bars(rows, sessions, closes, request.now)
         good = verdict.good.assign(close_at=verdict.good["session"].map(close_of), is_final=True)
         return Verdict(good, verdict.bad, verdict.summary)
@@ -230,8 +239,6 @@ def _commit(
     request: Request,
     answers: list[tuple[dict[str, Any], pd.DataFrame]],
 ) -> list[Ingested]:
-    import pandas as pd
-
     fetches = pd.DataFrame([fetch for fetch, _ in answers])
     filled = [rows for _, rows in answers if len(rows)]
     rows = pd.concat(filled, ignore_index=True) if filled else answers[0][1]
@@ -244,7 +251,7 @@ def _commit(
         batch.append(feed.table, judged[judged["change"] != "unchanged"])
         if feed.table == "raw_ohlcv":
             _record_actions(batch, stamped)
-        batch.append("quarantine", _quarantined(verdict.bad, feed.table, request.now))
+        _quarantine(batch, verdict.bad, feed.table, request.now)
         results = [
             _summarise(feed.table, ticker, rows, judged, verdict.bad)
             for ticker in fetches["ticker"]
@@ -269,17 +276,9 @@ def _earlier_fetches(batch: Batch, table: str, tickers: Iterable[str]) -> pd.Dat
 
 def _stamp(rows: pd.DataFrame, moment: str, asked: pd.DataFrame, now: datetime) -> pd.DataFrame:
     """Add ``known_at``, ``first_seen_at``, ``usable_at`` and ``provenance`` (see the module)."""
-    import pandas as pd
-
     happened = pd.to_datetime(rows[moment], utc=True)
-    day = happened.dt.tz_localize(None).dt.normalize()
-    observed = np.zeros(len(rows), dtype=bool)
-    for ticker, fetches in asked.groupby("ticker"):
-        mine = (rows["ticker"] == ticker).to_numpy()
-        observed |= mine & (happened >= fetches["fetched_at"].min()).to_numpy()
-        for fetch in fetches.drop_duplicates(["first", "last"]).itertuples():
-            missed = (day >= fetch.first) & (day <= fetch.last) & (happened < fetch.fetched_at)
-            observed |= mine & missed.to_numpy()
+    first_asked = asked.groupby("ticker")["fetched_at"].min().reindex(rows["ticker"]).array
+    observed = (happened >= first_asked) | _asked_before(rows["ticker"], happened, asked)
     known_at = happened.where(~observed, pd.Timestamp(now))
     return rows.assign(
         known_at=known_at,
@@ -288,6 +287,15 @@ def _stamp(rows: pd.DataFrame, moment: str, asked: pd.DataFrame, now: datetime) 
         provenance=np.where(observed, "observed", "assumed"),
         seen_at=pd.Timestamp(now),
     )
+
+
+def _asked_before(tickers: pd.Series, happened: pd.Series, asked: pd.DataFrame) -> pd.Series:
+    """Whether each row's day lies in a range that its ticker was asked for before."""
+    days = happened.dt.tz_localize(None).dt.normalize()
+    rows = days.rename("day").to_frame().assign(ticker=tickers).reset_index(names="row")
+    ranges = asked[["ticker", "first", "last"]].drop_duplicates()
+    within = rows.merge(ranges, on="ticker").query("first <= day <= last")
+    return happened.index.to_series().isin(within["row"])
 
 
 def _classify(batch: Batch, feed: _Feed, rows: pd.DataFrame) -> pd.DataFrame:
@@ -323,40 +331,43 @@ def _bar_changed(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _restatement(rows: pd.DataFrame) -> pd.Series:
-    """Name what changed a bar: a split moves close, a dividend adj_close alone."""
+    """Name what changed a bar: a split moves close, a dividend adj_close alone.
+
+    Either moves several bars by one ratio, or is new on its own day; the rest are corrections.
+    """
     close = rows["close"] / rows["close_known"]
-    moved = rows["change"].eq("revised") & ~np.isclose(close, 1, rtol=RELATIVE_TOLERANCE)
-    # A split moves every bar of the overlap by one ratio; a single moved bar is a correction.
-    spread = close.where(moved).groupby(rows["ticker"]).transform(lambda r: r.max() - r.min())
-    count = moved.groupby(rows["ticker"]).transform("sum")
-    split = moved & (count > 1) & (spread < 1e-3)
-    dividend = ~moved & ~np.isclose(
-        rows["adj_close"], rows["adj_close_known"], rtol=RELATIVE_TOLERANCE
+    adj_close = rows["adj_close"] / rows["adj_close_known"]
+    split = _moved_together(rows["ticker"], close) | (rows["split"] != rows["split_known"])
+    dividend = ~_moved(close) & (
+        _moved_together(rows["ticker"], adj_close) | (rows["dividend"] != rows["dividend_known"])
     )
     names = np.select([split, dividend], ["split", "dividend"], "correction")
-    return rows["ticker"].mask(rows["ticker"].notna(), names)
+    return pd.Series(names, index=rows.index)
+
+
+def _moved(ratio: pd.Series) -> pd.Series:
+    return ~pd.Series(np.isclose(ratio, 1, rtol=RELATIVE_TOLERANCE), index=ratio.index)
+
+
+def _moved_together(tickers: pd.Series, ratio: pd.Series) -> pd.Series:
+    """Where a ticker's values changed, several at once and by one ratio."""
+    moved = ratio.where(_moved(ratio)).groupby(tickers)
+    spread = moved.transform("max") / moved.transform("min")
+    return _moved(ratio) & (moved.transform("count") > 1) & (spread < 1 + SAME_RATIO)
 
 
 def _record_actions(batch: Batch, rows: pd.DataFrame) -> None:
-    import pandas as pd
-
-    actions = pd.concat(
-        [
-            rows.loc[rows[kind] != 0, ["ticker", "session", "known_at", "fetch_id"]].assign(
-                kind=kind, value=rows[kind]
-            )
-            for kind in ("split", "dividend")
-        ]
-    )
+    actions = rows.melt(
+        ["ticker", "session", "known_at", "fetch_id"], ["split", "dividend"], "kind"
+    ).query("value != 0")
     known = batch.read("SELECT ticker, session, kind, TRUE AS stored FROM corporate_actions")
     actions = actions.merge(known, on=["ticker", "session", "kind"], how="left")
     batch.append("corporate_actions", actions[actions["stored"].isna()])
 
 
-def _quarantined(bad: pd.DataFrame, table: str, now: datetime) -> pd.DataFrame:
-    """Rejected rows for ``quarantine``: the row as JSON, its rule, and the fetch it came with."""
-    return bad[["ticker", "rule", "fetch_id"]].assign(
-        quarantine_id=[uuid.uuid4().hex for _ in range(len(bad))],
+def _quarantine(batch: Batch, bad: pd.DataFrame, table: str, now: datetime) -> None:
+    """Put rejected rows aside, each once: as JSON, with its rules and the fetch it came with."""
+    rows = bad[["ticker", "rule", "fetch_id"]].assign(
         table_name=table,
         row_json=[
             row.to_json(date_format="iso")
@@ -364,6 +375,15 @@ def _quarantined(bad: pd.DataFrame, table: str, now: datetime) -> pd.DataFrame:
         ],
         quarantined_at=now,
     )
+    rows["quarantine_id"] = [
+        hashlib.sha256(f"{table} {row}".encode()).hexdigest()[:32] for row in rows["row_json"]
+    ]
+    known = batch.read(
+        "SELECT quarantine_id FROM quarantine WHERE list_contains(?, quarantine_id)",
+        [rows["quarantine_id"].tolist()],
+    )
+    new = ~rows["quarantine_id"].isin(known["quarantine_id"])
+    batch.append("quarantine", rows[new].drop_duplicates("quarantine_id"))
 
 
 def _summarise(

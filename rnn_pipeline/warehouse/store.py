@@ -90,12 +90,9 @@ class Batch:
         names = [name for name in frame.columns if name in known]
         columns = ", ".join(f'"{name}"' for name in names)
         self._connection.register("incoming", frame[names])
-        try:
-            self._connection.execute(
-                f"{verb} INTO {table} ({columns}) SELECT {columns} FROM incoming"
-            )
-        finally:
-            self._connection.unregister("incoming")
+        self._connection.execute(f"{verb} INTO {table} ({columns}) SELECT {columns} FROM incoming")
+        # After an error the transaction takes no further command; the name goes with it.
+        self._connection.unregister("incoming")
         return len(frame)
 
     def replace(self, table: str, frame: pd.DataFrame, **conditions: Condition | None) -> int:
@@ -232,7 +229,7 @@ class Warehouse:
             Bars with ``era`` (0, 1, …) and ``in_era``: true where the row's own result is to be
             kept, false for history that only warms the computation up.
         """
-        return self.read(_BARS_BY_ERA, [list(tickers), last, first, first, warm_up])
+        return self.read(_BARS_BY_ERA, [list(tickers), last, first, first, warm_up, warm_up])
 
     def headlines(
         self,
@@ -372,14 +369,26 @@ bounded AS (
         FROM moments
     ) AS numbered ON eras.ticker = numbered.ticker AND numbered.number = eras.era + 1
     GROUP BY ALL
+),
+late AS (
+    SELECT ticker, count(*) AS rows FROM overtaken JOIN rows_of USING (ticker, session)
+    WHERE vintage > earliest_later_vintage GROUP BY ticker
+),
+held AS (
+    SELECT known.*, bounded.era, placed.position >= bounded.first_position AS wanted,
+           wanted AND placed.era = bounded.era AS in_era
+    FROM bounded
+    LEFT JOIN late ON late.ticker = bounded.ticker
+    -- Late rows have a position but are missing in earlier eras: look further back for each.
+    JOIN placed ON placed.ticker = bounded.ticker
+        AND placed.position <= bounded.last_position
+        AND placed.position >= bounded.first_position - ? - coalesce(late.rows, 0)
+    JOIN known ON known.ticker = placed.ticker AND known.session = placed.session
+        AND known.known_at < coalesce(bounded.ends, 'infinity'::TIMESTAMPTZ)
+    QUALIFY revision = max(revision) OVER (PARTITION BY known.ticker, bounded.era, known.session)
 )
-SELECT known.*, bounded.era,
-       placed.era = bounded.era AND placed.position >= bounded.first_position AS in_era
-FROM bounded
-JOIN placed ON placed.ticker = bounded.ticker
-    AND placed.position BETWEEN bounded.first_position - ? AND bounded.last_position
-JOIN known ON known.ticker = placed.ticker AND known.session = placed.session
-    AND known.known_at < coalesce(bounded.ends, 'infinity'::TIMESTAMPTZ)
-QUALIFY revision = max(revision) OVER (PARTITION BY known.ticker, bounded.era, known.session)
-ORDER BY known.ticker, bounded.era, known.session
+SELECT * EXCLUDE (wanted) FROM held
+QUALIFY wanted
+    OR row_number() OVER (PARTITION BY ticker, era, wanted ORDER BY session DESC) <= ?
+ORDER BY ticker, era, session
 """
