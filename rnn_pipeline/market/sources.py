@@ -43,6 +43,10 @@ class SourceUnavailable(RuntimeError):
     """The source could not be reached or did not answer sensibly; trying later may help."""
 
 
+class RateLimited(SourceUnavailable):
+    """The source says that it is asked too often: it wants a rest, and then it will answer."""
+
+
 class BadPayload(ValueError):
     """Bytes that are not an answer of the source they are said to come from."""
 

@@ -40,7 +40,8 @@ class _Busy(Exception):
 
 def _where(conditions: Mapping[str, Condition | None]) -> tuple[str, list[Any]]:
     """SQL and parameters for conditions joined by AND; None means no condition."""
-    clauses, parameters = [], []
+    clauses: list[str] = []
+    parameters: list[Any] = []
     for column, condition in conditions.items():
         if condition is None:
             continue

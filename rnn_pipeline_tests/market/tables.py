@@ -101,12 +101,12 @@ class Market:
 
     def bars(self, now=LATER, first=FIRST, last=LAST, tickers=None) -> list[Ingested]:
         tickers = tickers or list(self.source.bars)
-        request = Request(tickers, first, last, now, f"run {now}")
+        request = Request(tickers, first, last, f"run {now}", lambda: now)
         return ingest_bars(self.store, self.payloads, self.source, CALENDAR, request)
 
     def news(self, now=LATER, first=FIRST, last=LAST, tickers=None) -> list[Ingested]:
         tickers = tickers or list(self.source.news)
-        request = Request(tickers, first, last, now, f"run {now}")
+        request = Request(tickers, first, last, f"run {now}", lambda: now)
         return ingest_headlines(self.store, self.payloads, self.source, request)
 
     def tables(self, *names: str) -> dict[str, pd.DataFrame]:

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnn_pipeline.market.ingest import IngestError
-from rnn_pipeline.market.sources import SourceUnavailable, UnknownTicker
+from rnn_pipeline.market.breaker import TOLERATED, CircuitBreaker
+from rnn_pipeline.market.ingest import IngestError, Ingested, Request, ingest_bars, summary
+from rnn_pipeline.market.sources import RateLimited, SourceUnavailable, UnknownTicker
 
 from .tables import CALENDAR, FIRST, LAST, LATER, Market, TableSource, bars, counts, month, news
 
@@ -239,3 +240,174 @@ def test_a_crash_in_the_middle_of_a_batch_leaves_nothing_and_a_second_run_comple
         "raw_fetch": 0,
     }
     assert [counts(line) for line in market.bars()] == [(20, 0, 0, 0)] * 2
+
+
+def test_a_later_run_asks_for_an_overlap_and_a_first_one_does_not(market):
+    full = month("AAA", date(2024, 2, 1), LAST)
+    market.source.bars = {"AAA": full}
+    market.bars(first=date(2024, 2, 1), last=date(2024, 3, 14))
+    market.bars(LATER + timedelta(days=1), first=date(2024, 3, 15))
+    assert market.source.asked == [
+        ("AAA", date(2024, 2, 1), date(2024, 3, 14)),
+        ("AAA", date(2024, 3, 1), LAST),  # the tenth session before the 15th
+    ]
+
+
+@pytest.mark.parametrize(("kind", "split"), [("split", 4.0), ("dividend", 0.0)])
+def test_a_restated_overlap_fetches_the_whole_history_anew(market, kind, split):
+    full = month("AAA", date(2024, 1, 2), LAST)
+    market.source.bars = {"AAA": full[full["session"] <= "2024-03-14"]}
+    market.bars(first=date(2024, 1, 2))
+    before = LATER + timedelta(days=1)
+    restated = full.copy()
+    ex = restated["session"] == "2024-03-15"
+    past = restated["session"] < "2024-03-15"
+    moved = ["adj_close"] if kind == "dividend" else ["open", "high", "low", "close", "adj_close"]
+    restated.loc[past, moved] *= 0.25 if kind == "split" else 0.99
+    restated.loc[ex, kind] = split or 1.0
+    market.source.bars["AAA"] = restated
+    line = market.bars(before, first=date(2024, 3, 15))[0]
+    assert counts(line) == (10, 51, 0, 0)
+    assert market.source.asked[-1] == ("AAA", date(2024, 1, 2), LAST)
+    now = market.store.bars(["AAA"])
+    assert now["adj_close"].tolist() == restated["adj_close"].tolist()
+    assert set(now["reason"]) == {kind, "first load"}
+    then = market.store.bars(["AAA"], as_of=before - timedelta(seconds=1))
+    assert then["adj_close"].tolist() == full.loc[past, "adj_close"].tolist()
+    action = market.store.rows("corporate_actions").squeeze()
+    assert (action["kind"], action["session"]) == (kind, pd.Timestamp("2024-03-15"))
+
+
+def test_a_correction_in_the_overlap_fetches_no_more(market):
+    market.bars(last=date(2024, 3, 14))
+    market.source.bars["AAA"].loc[5, "close"] += 0.5
+    market.bars(LATER + timedelta(days=1), first=date(2024, 3, 15))
+    assert [asked[0] for asked in market.source.asked] == ["AAA", "BBB", "AAA", "BBB"]
+    assert market.store.rows("raw_ohlcv", revision=1)["reason"].tolist() == ["correction"]
+
+
+def test_the_status_of_every_ticker_is_kept(market):
+    full = month("AAA")
+    market.source.bars = {
+        "GOOD": month("GOOD"),
+        "GAPS": month("GAPS").drop(index=[4, 9]),
+        "LATE": month("LATE")[:-6],
+        "NONE": bars("NONE", []),
+        "GONE": full.assign(ticker="GONE"),
+        "WHAT": UnknownTicker("WHAT is unknown"),
+        "DOWN": SourceUnavailable("cannot reach it"),
+    }
+    market.bars()
+    market.source.bars["GONE"] = UnknownTicker("GONE is unknown")
+    market.bars(LATER + timedelta(days=1))
+    table = market.store.rows("ticker_status").set_index("ticker")
+    assert table["status"].to_dict() == {
+        "GAPS": "ok",
+        "GONE": "delisted",
+        "GOOD": "ok",
+        "LATE": "stale",
+        "NONE": "no data",
+        "WHAT": "unknown",
+    }
+    assert (
+        table.loc["LATE", "reason"] == "the newest bar is 6 sessions older than what was asked for"
+    )
+    assert table.loc["GAPS", ["sessions", "missing"]].tolist() == [18, 2]
+    missing = market.store.rows("missing_sessions")
+    sessions = CALENDAR.sessions(FIRST, LAST)
+    assert missing["session"].tolist() == [sessions[4], sessions[9]]
+    assert len(market.store.bars(["GONE"])) == 20  # and never a row that was not sent
+
+
+def storm(market, tickers, refuse_until):
+    """Every ticker's source says 429 until it was asked that often; rests take no time."""
+    asked = []
+
+    def fetch(ticker, first, last):
+        asked.append(ticker)
+        if len(asked) <= refuse_until:
+            raise RateLimited("HTTP 429")
+        return TableSource.fetch_bars(market.source, ticker, first, last)
+
+    rests = []
+    breaker = CircuitBreaker(rests.append, lambda _low, high: high)
+    market.source.bars = {ticker: month(ticker, LAST) for ticker in tickers}
+    market.source.fetch_bars = fetch
+    request = Request(tickers, FIRST, LAST, "storm", lambda: LATER)
+    args = (market.store, market.payloads, market.source, CALENDAR, request)
+    return asked, rests, lambda: ingest_bars(*args, breaker=breaker)
+
+
+TICKERS = [f"T{number:03d}" for number in range(500)]
+
+
+def test_a_storm_over_all_tickers_is_sat_out(market):
+    asked, rests, ingest = storm(market, TICKERS[:40], refuse_until=3)
+    assert {line.status for line in ingest()} == {"ok"}
+    assert asked == ["T000"] * 3 + TICKERS[:40]
+    assert rests == [60, 120, 240]
+
+
+def test_a_storm_that_does_not_end_costs_few_requests_and_the_next_run_resumes(market):
+    asked, _, ingest = storm(market, TICKERS, refuse_until=10**6)
+    with pytest.raises(IngestError, match="HTTP 429"):
+        ingest()
+    assert asked == ["T000"] * 4
+    del market.source.fetch_bars
+    few = market.bars(tickers=TICKERS[40:44])
+    assert [line.status for line in few] == ["ok"] * 4
+    market.source.asked.clear()
+    market.bars(LATER + timedelta(days=1), tickers=TICKERS[38:46])
+    assert [asked[0] for asked in market.source.asked] == [
+        "T038", "T039", "T044", "T045", "T040", "T041", "T042", "T043",
+    ]  # fmt: skip
+
+
+def test_an_outage_in_the_middle_keeps_what_came_before_it(market):
+    down = SourceUnavailable("cannot reach it")
+    market.source.bars = {ticker: month(ticker, LAST) for ticker in TICKERS[:3]} | dict.fromkeys(
+        TICKERS[3:50], down
+    )
+    lines = {line.ticker: line.status for line in market.bars()}
+    assert [lines[ticker] for ticker in TICKERS[:3]] == ["ok"] * 3
+    assert lines["T049"] == "not asked for, the source is down: cannot reach it"
+    assert len(market.source.asked) == 3 + TOLERATED
+
+
+def test_the_summary_names_what_happened_and_who_failed():
+    lines = [
+        Ingested("raw_ohlcv", "A", "ok", 5, 3, 1, 1, 0),
+        Ingested("raw_ohlcv", "B", "no data"),
+        *(Ingested("raw_ohlcv", f"C{n}", "HTTP 500") for n in range(7)),
+    ]
+    assert summary(lines) == (
+        "9 tickers: 3 inserted, 1 revised, 1 unchanged, 0 quarantined;"
+        " failed C0, C1, C2, C3, C4 ... (7): HTTP 500"
+    )
+
+
+def test_the_same_story_under_another_id_or_title_is_one_story(market):
+    stories = [("n1", at("2024-03-05 15:00"), "Profit falls at Acme")]
+    market.source.news["AAA"] = news("AAA", stories)
+    market.news()
+    again = [
+        ("n2", at("2024-03-05 15:20"), "<b>Profit falls</b> at ACME!"),
+        ("n1", at("2024-03-05 15:00"), "Profit falls at Acme"),
+        ("n9", at("2024-03-25 15:00"), "Profit falls at Acme"),  # news again, weeks later
+    ]
+    market.source.news["AAA"] = news("AAA", again)
+    assert counts(market.news(LATER + timedelta(hours=1))[0]) == (1, 0, 1, 0)
+    by_url = news(
+        "AAA",
+        [
+            ("n3", at("2024-03-06 09:00"), "Acme: profit up"),
+            ("n4", at("2024-03-06 09:10"), "Acme: profit up after all"),
+        ],
+    ).assign(url="https://x.example/a")
+    market.source.news["AAA"] = by_url[:1]
+    market.news(LATER + timedelta(hours=2))
+    for hours in (3, 4, 5):  # both versions keep being sent: one revision, not one per run
+        market.source.news["AAA"] = by_url if hours > 3 else by_url[1:]
+        market.news(LATER + timedelta(hours=hours))
+    told = market.store.rows("raw_news", "news_id, revision, title", news_id="n3")
+    assert told["title"].tolist() == ["Acme: profit up", "Acme: profit up after all"]
