@@ -31,11 +31,16 @@ class TableSource:
     def fetch_bars(self, ticker: str, first: date, last: date) -> Payload:
         rows = self._answer(self.bars, ticker, first, last)
         within = rows["session"].between(pd.Timestamp(first), pd.Timestamp(last))
-        return Payload(rows[within].to_json(orient="records", date_format="iso").encode(), "json")
+        return Payload(
+            rows[within].to_json(orient="records", date_format="iso", double_precision=15).encode(),
+            "json",
+        )
 
     def fetch_headlines(self, ticker: str, first: date, last: date) -> Payload:
         rows = self._answer(self.news, ticker, first, last)
-        return Payload(rows.to_json(orient="records", date_format="iso").encode(), "json")
+        return Payload(
+            rows.to_json(orient="records", date_format="iso", double_precision=15).encode(), "json"
+        )
 
     def parse_bars(self, payload: Payload, ticker: str) -> pd.DataFrame:
         rows = self._read(payload)
