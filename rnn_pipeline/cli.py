@@ -82,11 +82,13 @@ def _cause(result: dg.ExecuteInProcessResult) -> str:
     """The innermost error of the first step that failed, without Dagster's wrapping."""
     for event in result.all_events:
         if event.is_step_failure:
-            error = event.step_failure_data.error
+            failure = event.step_failure_data
+            if failure.user_failure_data is not None:
+                return f"{event.step_key}: {failure.user_failure_data.description}"
+            error = failure.error
             while error is not None and error.cause is not None:
                 error = error.cause
-            message = error.message if error is not None else "failed"
-            return f"{event.step_key}: {message.strip().removeprefix('dagster._core.definitions.')}"
+            return f"{event.step_key}: {error.message.strip() if error else 'failed'}"
     return "the run failed; `rnn-pipeline ui` shows its log"
 
 
@@ -132,7 +134,14 @@ def show_decisions(settings: Settings) -> None:
     tickers = list(universe(settings))
     current = current_decisions(store.rows("trading_decisions", ticker=tickers))
     left_out = store.rows("window_sets", "ticker, status", ticker=tickers, folds=0)
-    table = Table(title="Decisions at the next open", title_justify="left", box=SIMPLE_HEAD)
+    # Narrow enough for 80 columns, which is what a pipe gets.
+    table = Table(
+        title="Decisions at the next open",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for heading in _DECISION_COLUMNS.values():
         justify: Literal["left", "right"] = "left" if heading in _TEXTS else "right"
         table.add_column(heading, justify=justify, no_wrap=True)
@@ -147,6 +156,68 @@ def show_decisions(settings: Settings) -> None:
     for row in left_out.itertuples():
         console.print(f"{row.ticker}: no signal, {row.status}", soft_wrap=True)
     console.print(f"\nReport: {REPORT}", soft_wrap=True)
+
+
+@main.command()
+def rebuild() -> None:
+    """Make the warehouse's raw tables anew from the kept payloads; the old file stays beside it."""
+    with plain_errors():
+        settings = load_settings()
+        from rnn_pipeline.defs.resources import RESOURCES
+        from rnn_pipeline.market.rebuild import rebuild as play
+        from rnn_pipeline.warehouse import PayloadStore, Warehouse
+
+        played = play(
+            Warehouse(settings.warehouse_path),
+            PayloadStore(settings.payload_dir),
+            RESOURCES["market"].sources,
+            lambda line: click.echo(line, err=True),
+        )
+        click.echo(
+            f"{played} batches played into {settings.warehouse_path}; `rnn-pipeline demo` makes the"
+            " other tables again"
+        )
+
+
+@main.group()
+def quarantine() -> None:
+    """Rows that broke a rule: show them, or take them in after all."""
+
+
+@quarantine.command("list")
+def list_quarantine() -> None:
+    """Show every row in quarantine: its id, ticker, rule, payload and values."""
+    with plain_errors():
+        from rnn_pipeline.market.quarantine import waiting_rows
+        from rnn_pipeline.warehouse import Warehouse
+
+        rows = waiting_rows(Warehouse(load_settings().warehouse_path))
+        for row in rows.itertuples():
+            click.echo(
+                f"{row.quarantine_id}  {row.table_name}  {row.ticker}  {row.rule}"
+                f"  payload {row.payload_sha256:.12}  {row.row_json}"
+            )
+        click.echo(f"{len(rows)} rows wait in quarantine", err=True)
+
+
+@quarantine.command("release")
+@click.argument("ids", nargs=-1, required=True)
+def release_quarantine(ids: tuple[str, ...]) -> None:
+    """Take quarantined rows in after all, as revisions known from now on."""
+    with plain_errors():
+        settings = load_settings()
+        from rnn_pipeline.market.asking import utc_now
+        from rnn_pipeline.market.commit import release
+        from rnn_pipeline.warehouse import PayloadStore, Warehouse
+
+        lines = release(
+            Warehouse(settings.warehouse_path),
+            PayloadStore(settings.payload_dir),
+            ids,
+            "release",
+            utc_now(),
+        )
+        click.echo(f"{sum(line.rows_in for line in lines)} rows released")
 
 
 @main.command()

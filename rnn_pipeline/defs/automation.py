@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from datetime import date
+from hashlib import sha256
 from itertools import groupby
+from typing import Any
 
 import dagster as dg
 
@@ -16,6 +18,7 @@ from rnn_pipeline.defs.partitions import (
 )
 from rnn_pipeline.defs.resources import MarketResource, WarehouseResource
 from rnn_pipeline.market.calendar import SessionCalendar
+from rnn_pipeline.market.files import FileSource
 
 _SOURCES = ["raw_ohlcv", "raw_news"]
 _FEATURES = ["price_features", "news_sentiment", "model_features"]
@@ -66,6 +69,12 @@ react = dg.define_asset_job(
     description="Features to decisions, for the tickers and sessions whose raw data has changed.",
 )
 
+take_in = dg.define_asset_job(
+    "take_in",
+    selection=_SOURCES,
+    description="Bars and headlines alone; new ones then wake features and signals.",
+)
+
 
 def stages(
     instance: dg.DagsterInstance, first: date | None = None, last: date | None = None
@@ -83,11 +92,9 @@ def stages(
 @dg.op
 def run_every_stage(context: dg.OpExecutionContext) -> None:
     """Run refresh, retrain and decide one after the other, each as a run of its own."""
-    from rnn_pipeline.definitions import defs
-
     for name, tags in stages(context.instance):
         context.log.info(f"stage {name}")
-        job = defs.resolve_job_def(name)
+        job = context.repository_def.get_job(name)
         job.execute_in_process(instance=context.instance, tags={**tags, "parent": context.run_id})
 
 
@@ -97,7 +104,7 @@ def demo() -> None:
     run_every_stage()
 
 
-JOBS = [demo, refresh, retrain, decide, daily, react]
+JOBS: list[Any] = [demo, refresh, retrain, decide, daily, react, take_in]
 
 
 @dg.schedule(
@@ -125,6 +132,38 @@ def universe(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Keep the ticker partitions as the settings have them."""
     tickers = register_tickers(context.instance, SETTINGS)
     return dg.SkipReason(f"{len(tickers)} tickers: {', '.join(tickers[:10])}")
+
+
+@dg.sensor(
+    job=take_in,
+    minimum_interval_seconds=30,
+    default_status=(
+        dg.DefaultSensorStatus.RUNNING
+        if SETTINGS.source == "files"
+        else dg.DefaultSensorStatus.STOPPED
+    ),
+)
+def drop_folder(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """A file that is new in the drop folder, by its content, is taken in once."""
+    if SETTINGS.drop_dir is None:
+        return dg.SkipReason("there is no drop folder: set source = files and drop_dir")
+    source = FileSource(SETTINGS.drop_dir)
+    files = {
+        sha256(path.read_bytes()).hexdigest()[:16]: path
+        for table in _SOURCES
+        for path in source.waiting(table)
+    }
+    new = sorted(files.keys() - set((context.cursor or "").split()))
+    if not new:
+        return dg.SkipReason(f"nothing new in {SETTINGS.drop_dir}")
+    register_tickers(context.instance, SETTINGS)
+    found = source.survey([files[key] for key in new])
+    order = [t for t in context.instance.get_dynamic_partitions("ticker")]
+    places = [order.index(ticker) for ticker in found.tickers if ticker in order]
+    tickers = order[min(places, default=0) : max(places, default=len(order) - 1) + 1]
+    context.update_cursor(" ".join(sorted(files)))
+    first, last = found.first or first_session(SETTINGS), found.last or last_day(SETTINGS)
+    return dg.RunRequest(run_key=" ".join(new), tags=range_tags(tickers, first, last))
 
 
 @dg.sensor(job=react, minimum_interval_seconds=60, default_status=_WATCHING)

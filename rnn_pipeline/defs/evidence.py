@@ -26,7 +26,7 @@ def stamped(
 
     lineage = features[["ticker", "session", "known_at", "feature_set_hash"]]
     return forecasts.merge(lineage, on=["ticker", "session"]).assign(
-        horizon=SETTINGS.model.horizon, code_version=code_version(), run_id=context.run_id
+        horizon=SETTINGS.model.horizon, code_version=code_version(), run_id=context.run.run_id
     )
 
 
@@ -63,7 +63,7 @@ def walk_forward_forecasts(
     sentiment = sentiment_forecasts(store.rows("news_sentiment", ticker=tickers), forecasts)
     evidence = evidence_by_fold(pd.concat([forecasts, sentiment]))
     with store.batch() as batch:
-        batch.replace("evidence", evidence.assign(run_id=context.run_id), ticker=tickers)
+        batch.replace("evidence", evidence.assign(run_id=context.run.run_id), ticker=tickers)
     metrics = forecast_metrics(forecasts, by=("ticker", "model"))
     show(context, metrics=table(metrics), hit_rates=plots.hit_rates(metrics))
     return dg.MaterializeResult(

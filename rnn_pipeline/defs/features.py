@@ -69,19 +69,21 @@ def price_features(
     with store.batch() as batch:
         batch.replace(
             "price_features",
-            rows.assign(feature_set_hash=price.feature_set_hash(features), run_id=context.run_id),
+            rows.assign(
+                feature_set_hash=price.feature_set_hash(features), run_id=context.run.run_id
+            ),
             ticker=span.tickers,
             session=days,
         )
         batch.replace(
             "targets",
-            outcomes.assign(run_id=context.run_id),
+            outcomes.assign(run_id=context.run.run_id),
             ticker=span.tickers,
             target_session=days,
             horizon=SETTINGS.model.horizon,
         )
     names = [feature.name for feature in price.PRICE_FEATURES]
-    warm = rows.dropna(subset=names)
+    warm = rows.merge(_behind_warm_up(bars), on=["ticker", "session"])
     verdict = check_features(
         warm, {feature.name: feature.bounds for feature in price.PRICE_FEATURES}
     )
@@ -133,7 +135,9 @@ def news_sentiment(
     with store.batch() as batch:
         batch.replace(
             "news_sentiment",
-            rows.assign(model_hash=checkpoint_hash(SENTIMENT_MODEL)[:16], run_id=context.run_id),
+            rows.assign(
+                model_hash=checkpoint_hash(SENTIMENT_MODEL)[:16], run_id=context.run.run_id
+            ),
             ticker=span.tickers,
             session=(span.first, span.last),
         )
@@ -168,7 +172,7 @@ def model_features(
     rows = prices.merge(sentiment[[*keys, *SENTIMENT_FEATURES]], on=keys)
     with store.batch() as batch:
         kept = rows[[*keys, "known_at", "feature_set_hash", *COLUMNS]]
-        batch.replace("model_features", kept.assign(run_id=context.run_id), **days)
+        batch.replace("model_features", kept.assign(run_id=context.run.run_id), **days)
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),
@@ -200,7 +204,7 @@ def sequence_windows(
     matrix = ModelMatrix.build(features, COLUMNS, features["feature_set_hash"].max())
     folder = SETTINGS.matrix_dir / matrix.content_hash[:16]
     matrix.write(folder)
-    axis = market.calendar.sessions(first_session(SETTINGS), store.last_session())
+    axis = session_axis(warehouse, market)
     folds = walk_forward(len(axis), SETTINGS.folds, SETTINGS.model.horizon)
     targets = store.rows("targets", ticker=tickers, horizon=SETTINGS.model.horizon)
     index = window_index(matrix, targets, axis, SETTINGS.model.lookback)
@@ -212,7 +216,7 @@ def sequence_windows(
         windows=lambda frame: frame["ticker"].map(index.groupby("ticker").size()).fillna(0),
         folds=lambda frame: frame["ticker"].map(usable).fillna(0),
         status=lambda frame: frame["ticker"].map(_reasons(status, usable)).fillna("ok"),
-        run_id=context.run_id,
+        run_id=context.run.run_id,
     )
     with store.batch() as batch:
         batch.replace("window_sets", sets, ticker=tickers)
@@ -232,6 +236,25 @@ def sequence_windows(
             "matrix_bytes": matrix.values.nbytes,
         }
     )
+
+
+def _behind_warm_up(bars: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have enough bars before them for every feature to have a value."""
+    before = bars.groupby(["ticker", "era"]).cumcount()
+    enough = before >= price.warm_up(price.PRICE_FEATURES)
+    return bars.loc[enough & bars["in_era"], ["ticker", "session"]]
+
+
+def session_axis(warehouse: WarehouseResource, market: MarketResource) -> pd.DatetimeIndex:
+    """Every session from the settings' first to the newest stored one; folds count on it.
+
+    Raises:
+        dagster.Failure: no bar is stored yet.
+    """
+    last = warehouse.store.last_session()
+    if last is None:
+        raise dg.Failure("the warehouse holds no bars: materialize raw_ohlcv first (job refresh)")
+    return market.calendar.sessions(first_session(SETTINGS), last)
 
 
 def _reasons(status: pd.DataFrame, usable: pd.Series) -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
 from rnn_pipeline.defs.partitions import SETTINGS
 from rnn_pipeline.market.calendar import SessionCalendar
+from rnn_pipeline.market.feeds import FeedSource
+from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.sample import SampleSource
 from rnn_pipeline.market.yahoo import YahooSource
 from rnn_pipeline.warehouse import PayloadStore, Warehouse
@@ -44,11 +46,20 @@ class MarketResource(dg.ConfigurableResource):
     source: str
     exchange: str
     cache_dir: str
+    drop_dir: str = ""
+    feeds: list[str] = []
 
     @property
-    def feed(self) -> SampleSource | YahooSource:
-        """The source of bars and headlines; sample and live share one interface."""
+    def feed(self) -> SampleSource | YahooSource | FileSource:
+        """The source of bars and headlines; sample, live and files share one path."""
+        if self.source == "files":
+            return FileSource(Path(self.drop_dir))
         return SampleSource() if self.source == "sample" else YahooSource(Path(self.cache_dir))
+
+    @property
+    def sources(self) -> list[SampleSource | YahooSource | FileSource | FeedSource]:
+        """Everything that headlines come from; the first one gives the bars too."""
+        return [self.feed, *([FeedSource(self.feeds)] if self.feeds else [])]
 
     @property
     def calendar(self) -> SessionCalendar:
@@ -59,8 +70,8 @@ class MarketResource(dg.ConfigurableResource):
 class ComputeResource(dg.ConfigurableResource):
     """The device that networks train on: ``auto`` takes a GPU where there is one."""
 
-    device: str = "auto"
-    precision: str = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     deterministic: bool = True
 
     def resolve(self) -> torch.device:
@@ -71,7 +82,7 @@ class ComputeResource(dg.ConfigurableResource):
         """
         from rnn_pipeline.networks.devices import resolve_device
 
-        return resolve_device(self.device)  # type: ignore[arg-type]
+        return resolve_device(self.device)
 
 
 RESOURCES = {
@@ -82,6 +93,8 @@ RESOURCES = {
         source=SETTINGS.source,
         exchange=SETTINGS.exchange,
         cache_dir=str(SETTINGS.home / "cache"),
+        drop_dir=str(SETTINGS.drop_dir or ""),
+        feeds=list(SETTINGS.feeds),
     ),
     "compute": ComputeResource(**SETTINGS.compute.model_dump()),
 }

@@ -49,7 +49,7 @@ def _write(
     with warehouse.store.batch() as batch:
         batch.replace(
             table_name,
-            rows.assign(run_id=context.run_id),
+            rows.assign(run_id=context.run.run_id),
             ticker=span.tickers,
             session=(span.first, span.last),
         )

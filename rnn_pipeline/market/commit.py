@@ -86,6 +86,7 @@ class Feed:
 
 
 def bars_feed(source: BarSource | FileSource, exchange: str) -> Feed:
+    """How bars go the common path."""
     calendar = SessionCalendar(exchange)
     sessions = calendar.sessions(calendar.first_session, calendar.last_session)
     closes = calendar.closes(sessions)
@@ -115,6 +116,7 @@ def bars_feed(source: BarSource | FileSource, exchange: str) -> Feed:
 
 
 def news_feed(source: NewsSource | FileSource) -> Feed:
+    """How headlines go the common path."""
     return Feed(
         table="raw_news",
         columns=HEADLINE_COLUMNS,
@@ -187,11 +189,13 @@ def _journalled(
 
 
 def last_entry(store: Batch | Warehouse) -> int:
+    """Number of the newest journal entry that is in the warehouse; 0 if none is."""
     newest = store.read("SELECT coalesce(max(entry), 0) AS entry FROM ingest_ledger")
     return int(newest["entry"].item())
 
 
 def parse(payloads: PayloadStore, feed: Feed, fetch: Fetch) -> pd.DataFrame:
+    """Read a kept answer; rows that were not asked for are left out."""
     content = payloads.get(fetch.payload_sha256)
     rows = feed.parse(Payload(content, fetch.media_type, fetch.url), fetch.ticker)
     rows = rows[list(feed.columns)]

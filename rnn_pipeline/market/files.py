@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -146,9 +147,13 @@ class FileSource:
         headlines["news_id"] = headlines["news_id"].where(headlines["news_id"] != "", made_up)
         return _of(ticker, headlines)
 
-    def survey(self) -> Survey:
-        """Tickers and sessions of all files with bars that can be read."""
-        surveys = [_survey(path, path.stat().st_mtime_ns) for path in self.waiting("raw_ohlcv")]
+    def survey(self, files: Sequence[Path] | None = None) -> Survey:
+        """Tickers and sessions of the bars that can be read, in some files or in all."""
+        found = self.waiting("raw_ohlcv")
+        surveys = [
+            _survey(path, path.stat().st_mtime_ns)
+            for path in (found if files is None else [path for path in files if path in found])
+        ]
         firsts = [survey.first for survey in surveys if survey.first]
         lasts = [survey.last for survey in surveys if survey.last]
         return Survey(

@@ -147,6 +147,11 @@ class Warehouse:
         self.path = path
         self.lock_timeout = lock_timeout
 
+    @property
+    def wal_path(self) -> Path:
+        """Where DuckDB keeps commits that are not in the file yet."""
+        return self.path.with_name(f"{self.path.name}.wal")
+
     @contextmanager
     def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the file, create or check its schema, and close it at the end.
@@ -172,7 +177,7 @@ class Warehouse:
             try:
                 yield Batch(connection)
             except BaseException:
-                connection.rollback()
+                connection.execute("ROLLBACK")
                 raise
             connection.commit()
 
@@ -181,7 +186,9 @@ class Warehouse:
         with self.connection() as connection:
             return _frame(connection.execute(sql, list(parameters)))
 
-    def rows(self, table: str, columns: str = "*", **conditions: Condition | None) -> pd.DataFrame:
+    def rows(
+        self, table: str, columns: str = "*", /, **conditions: Condition | None
+    ) -> pd.DataFrame:
         """Rows of one table or view that meet the conditions, in the order of its first columns."""
         where, parameters = _where(conditions)
         return self.read(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY ALL", parameters)
