@@ -44,6 +44,14 @@ def plain_errors() -> Iterator[None]:
         yield
     except (SettingsError, RunFailed) as error:
         raise click.ClickException(str(error)) from None
+    except Exception as error:
+        from rnn_pipeline.market.commit import IngestError
+        from rnn_pipeline.market.quarantine import NotReleasable
+        from rnn_pipeline.warehouse import WarehouseError
+
+        if isinstance(error, WarehouseError | IngestError | NotReleasable):
+            raise click.ClickException(str(error)) from None
+        raise
 
 
 def prepare(settings: Settings) -> dg.DagsterInstance:
@@ -163,14 +171,14 @@ def rebuild() -> None:
     """Make the warehouse's raw tables anew from the kept payloads; the old file stays beside it."""
     with plain_errors():
         settings = load_settings()
-        from rnn_pipeline.defs.resources import RESOURCES
+        from rnn_pipeline.defs.resources import MARKET
         from rnn_pipeline.market.rebuild import rebuild as play
         from rnn_pipeline.warehouse import PayloadStore, Warehouse
 
         played = play(
             Warehouse(settings.warehouse_path),
             PayloadStore(settings.payload_dir),
-            RESOURCES["market"].sources,
+            MARKET.sources,
             lambda line: click.echo(line, err=True),
         )
         click.echo(

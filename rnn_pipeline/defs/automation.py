@@ -158,7 +158,7 @@ def drop_folder(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipR
         return dg.SkipReason(f"nothing new in {SETTINGS.drop_dir}")
     register_tickers(context.instance, SETTINGS)
     found = source.survey([files[key] for key in new])
-    order = [t for t in context.instance.get_dynamic_partitions("ticker")]
+    order = list(context.instance.get_dynamic_partitions("ticker"))
     places = [order.index(ticker) for ticker in found.tickers if ticker in order]
     tickers = order[min(places, default=0) : max(places, default=len(order) - 1) + 1]
     context.update_cursor(" ".join(sorted(files)))

@@ -52,7 +52,7 @@ def _complete(
 
 
 def _remarks(status: pd.DataFrame) -> list[str]:
-    """What is wrong with tickers that were answered: the newest bar is old, sessions are missing."""
+    """What is wrong with tickers that were answered: their newest bar is old, or sessions lack."""
     old = status[status["status"].isin(["stale", "delisted"])]
     gaps = status[status["missing"] > 0]
     return [f"{row.ticker} is {row.status}: {row.reason}" for row in old.itertuples()] + [
@@ -119,7 +119,10 @@ def raw_ohlcv(
     )
     return dg.MaterializeResult(
         metadata={**ranges(bars), **_counts(ledger)},
-        check_results=[holds("raw_ohlcv_holds", verdict), _complete("raw_ohlcv", ledger, _remarks(status))],
+        check_results=[
+            holds("raw_ohlcv_holds", verdict),
+            _complete("raw_ohlcv", ledger, _remarks(status)),
+        ],
     )
 
 

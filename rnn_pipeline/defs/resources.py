@@ -46,8 +46,8 @@ class MarketResource(dg.ConfigurableResource):
     source: str
     exchange: str
     cache_dir: str
-    drop_dir: str = ""
-    feeds: list[str] = []
+    drop_dir: str
+    feeds: list[str]
 
     @property
     def feed(self) -> SampleSource | YahooSource | FileSource:
@@ -85,16 +85,18 @@ class ComputeResource(dg.ConfigurableResource):
         return resolve_device(self.device)
 
 
+MARKET = MarketResource(
+    source=SETTINGS.source,
+    exchange=SETTINGS.exchange,
+    cache_dir=str(SETTINGS.home / "cache"),
+    drop_dir=str(SETTINGS.drop_dir or ""),
+    feeds=list(SETTINGS.feeds),
+)
+
 RESOURCES = {
     "warehouse": WarehouseResource(
         path=str(SETTINGS.warehouse_path), payload_dir=str(SETTINGS.payload_dir)
     ),
-    "market": MarketResource(
-        source=SETTINGS.source,
-        exchange=SETTINGS.exchange,
-        cache_dir=str(SETTINGS.home / "cache"),
-        drop_dir=str(SETTINGS.drop_dir or ""),
-        feeds=list(SETTINGS.feeds),
-    ),
+    "market": MARKET,
     "compute": ComputeResource(**SETTINGS.compute.model_dump()),
 }

@@ -19,7 +19,13 @@ from rnn_pipeline.market import revisions
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.quality import Verdict, check_bars, check_headlines
-from rnn_pipeline.market.quarantine import put_aside, refusal, take_back, waiting_rows
+from rnn_pipeline.market.quarantine import (
+    NotReleasable,
+    put_aside,
+    refusal,
+    take_back,
+    waiting_rows,
+)
 from rnn_pipeline.market.sources import (
     BAR_COLUMNS,
     HEADLINE_COLUMNS,
@@ -307,16 +313,16 @@ def release(
         One ledger line per ticker and table.
 
     Raises:
-        ValueError: an id is not waiting in quarantine, or its row lacks what it needs.
+        NotReleasable: an id is not in quarantine, or its row lacks what it needs.
     """
     held = waiting_rows(warehouse, list(ids))
     if strangers := sorted(set(ids) - set(held["quarantine_id"])):
-        raise ValueError(
+        raise NotReleasable(
             f"{', '.join(strangers)} does not wait in quarantine: `rnn-pipeline quarantine list`"
             " shows what does"
         )
     if refused := [reason for row in held.itertuples() if (reason := refusal(row))]:
-        raise ValueError("; ".join(refused))
+        raise NotReleasable("; ".join(refused))
     results = []
     for table, rows in held.groupby("table_name"):
         released = tuple(rows["quarantine_id"])

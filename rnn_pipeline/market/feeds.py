@@ -110,5 +110,5 @@ def _stories(url: str, content: bytes) -> list[dict[str, Any]]:
 
 
 def _moment(parsed: Any) -> str | None:
-    """feedparser's time (UTC) as ISO 8601."""
+    """Feedparser's time (UTC) as ISO 8601."""
     return pd.Timestamp(*parsed[:6], tz="UTC").isoformat() if parsed else None

@@ -205,7 +205,7 @@ def _table_of(path: Path) -> str | None:
             columns = pyarrow.parquet.read_schema(path).names
         else:
             columns = list(pd.read_csv(path, nrows=0))
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     names = set(_renamed(columns))
     if "close" in names:

@@ -21,9 +21,9 @@ def read_labels(path: Path) -> pd.DataFrame:
     """Read headlines labelled negative, neutral or positive.
 
     Layouts: CSV or Parquet with ``headline, label`` (and ``split``, if there is one); SEntFiN's
-    (``Title`` and ``Decisions``, a label per company: kept where all companies share one); Financial
-    PhraseBank's text files (``sentence@label``, Latin-1). Without a ``split`` a fifth is for testing,
-    chosen by the headline's own words, so that it stays so when rows are added.
+    (``Title`` and ``Decisions``, a label per company: kept where all companies share one);
+    Financial PhraseBank's text files (``sentence@label``, Latin-1). Without a ``split`` a fifth is
+    for testing, chosen by the headline's own words, so that it stays so when rows are added.
 
     Args:
         path: a ``.csv``, ``.parquet`` or ``.txt`` file.

@@ -25,6 +25,10 @@ _NEEDED = {
 }
 
 
+class NotReleasable(ValueError):
+    """A row is not in quarantine, or nothing could be computed from it."""
+
+
 def put_aside(batch: Batch, bad: pd.DataFrame, entry: Entry) -> None:
     """Keep rejected rows, each once: as JSON, with its rules and the fetch it came with."""
     rows = bad[["ticker", "rule", "fetch_id"]].assign(

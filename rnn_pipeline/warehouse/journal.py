@@ -84,7 +84,7 @@ class Journal:
     def append(self, entry: Entry) -> Entry:
         """Write an entry behind the newest one and return it with its number."""
         numbered = replace(entry, number=self.last_number() + 1)
-        content = json.dumps(asdict(numbered), default=date.isoformat, ensure_ascii=False)
+        content = json.dumps(asdict(numbered), default=_iso, ensure_ascii=False)
         write_atomically(self._path(numbered.number), content.encode())
         return numbered
 
@@ -124,3 +124,7 @@ def _fetch(fields: dict[str, Any]) -> Fetch:
         for name in ("first", "last")
     }
     return Fetch(**{**fields, **days})
+
+
+def _iso(moment: date) -> str:
+    return moment.isoformat()

@@ -31,16 +31,11 @@ class TableSource:
     def fetch_bars(self, ticker: str, first: date, last: date) -> Payload:
         rows = self._answer(self.bars, ticker, first, last)
         within = rows["session"].between(pd.Timestamp(first), pd.Timestamp(last))
-        return Payload(
-            rows[within].to_json(orient="records", date_format="iso", double_precision=15).encode(),
-            "json",
-        )
+        return _as_json(rows[within])
 
     def fetch_headlines(self, ticker: str, first: date, last: date) -> Payload:
         rows = self._answer(self.news, ticker, first, last)
-        return Payload(
-            rows.to_json(orient="records", date_format="iso", double_precision=15).encode(), "json"
-        )
+        return _as_json(rows)
 
     def parse_bars(self, payload: Payload, ticker: str) -> pd.DataFrame:
         rows = self._read(payload)
@@ -65,6 +60,11 @@ class TableSource:
             return pd.read_json(io.BytesIO(payload.content), dtype=False, precise_float=True)
         except ValueError as error:
             raise BadPayload(f"no table: {error}") from None
+
+
+def _as_json(rows: pd.DataFrame) -> Payload:
+    text = rows.to_json(orient="records", date_format="iso", double_precision=15)
+    return Payload(text.encode(), "application/json")
 
 
 def bars(ticker: str, sessions, close=100.0, **columns) -> pd.DataFrame:
