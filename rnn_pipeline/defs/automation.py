@@ -121,7 +121,7 @@ def after_the_close(
     if not market.calendar.is_session(today):
         return dg.SkipReason(f"{today} is no session of {SETTINGS.exchange}")
     if today > last_day(SETTINGS):
-        return dg.SkipReason(f"the embedded sample ends on {last_day(SETTINGS)}")
+        return dg.SkipReason(f"source {SETTINGS.source} ends on {last_day(SETTINGS)}")
     tickers = register_tickers(context.instance, SETTINGS)
     since = warehouse.store.last_session() or first_session(SETTINGS)
     return dg.RunRequest(run_key=today.isoformat(), tags=range_tags(tickers, since, today))

@@ -11,14 +11,13 @@ import pandas as pd
 STORY_SPAN = pd.Timedelta(days=3)
 
 _TAG = re.compile(r"<[^<>]*>")
-_NO_WORD = re.compile(r"\W+")
 
 
 def as_stories(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """Give every headline the id under which its story is known, and keep one of each story.
 
     A story is known by its id, by its address, or by the words of its title (HTML, case and
-    punctuation aside) within :data:`STORY_SPAN`. Of a story sent twice at once the version that is
+    spaces aside) within :data:`STORY_SPAN`. Of a story sent twice at once the version that is
     already known stays, else the one published first.
 
     Args:
@@ -83,4 +82,4 @@ class _Stories:
 
 
 def _words(title: str) -> str:
-    return _NO_WORD.sub(" ", _TAG.sub(" ", html.unescape(title))).strip().lower()
+    return " ".join(_TAG.sub("", html.unescape(title)).lower().split())

@@ -390,7 +390,7 @@ def test_the_same_story_under_another_id_or_title_is_one_story(market):
     market.source.news["AAA"] = news("AAA", stories)
     market.news()
     again = [
-        ("n2", at("2024-03-05 15:20"), "<b>Profit falls</b> at ACME!"),
+        ("n2", at("2024-03-05 15:20"), " <b>Profit falls</b> at ACME"),
         ("n1", at("2024-03-05 15:00"), "Profit falls at Acme"),
         ("n9", at("2024-03-25 15:00"), "Profit falls at Acme"),  # news again, weeks later
     ]
