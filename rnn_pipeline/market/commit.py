@@ -231,21 +231,23 @@ def _read(
         except BadPayload as error:
             failed.append(Ingested(feed.table, fetch.ticker or fetch.url, status=str(error)))
             continue
-        for line in [asdict(fetch)] if fetch.ticker else _lines_of_file(feed, fetch, rows):
-            mine = rows if fetch.ticker else rows[rows["ticker"] == line["ticker"]]
-            answers.append(mine.assign(place=len(lines)))
-            lines.append({**line, "place": len(lines), "rows_in": len(mine)})
+        parts = _by_ticker(feed, fetch, rows) if not fetch.ticker else [asdict(fetch)]
+        of_part = 0 if fetch.ticker else pd.factorize(rows["ticker"], sort=True)[0]
+        answers.append(rows.assign(place=len(lines) + of_part))
+        lines += [{"rows_in": len(rows), **part} for part in parts]
     filled = [rows for rows in answers if len(rows)]
     verdict = feed.judge(pd.concat(filled, ignore_index=True), entry) if filled else None
-    return verdict, pd.DataFrame(lines), failed
+    return verdict, pd.DataFrame(lines).assign(place=range(len(lines))), failed
 
 
-def _lines_of_file(feed: Feed, fetch: Fetch, rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _by_ticker(feed: Feed, fetch: Fetch, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """A file counts as one answer per ticker, about the days from its first row to its last."""
-    spans = rows.groupby("ticker")[feed.day].agg(["min", "max"])
+    spans = rows.groupby("ticker", sort=True)[feed.day].agg(["min", "max", "size"])
     return [
-        {**asdict(fetch), "ticker": ticker, "first": _day(span.min), "last": _day(span.max)}
-        for ticker, span in zip(spans.index, spans.itertuples(), strict=True)
+        asdict(fetch)
+        | {"ticker": span.Index, "first": _day(span.min), "last": _day(span.max)}
+        | {"rows_in": span.size}
+        for span in spans.itertuples()
     ]
 
 

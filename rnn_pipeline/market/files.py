@@ -241,7 +241,7 @@ def _table(payload: Payload) -> pd.DataFrame:
         raise BadPayload(f"{payload.url} has column {twice!r} twice")
     if "ticker" not in rows:
         rows["ticker"] = payload.url.split(".")[0]
-    rows["ticker"] = rows["ticker"].astype("str").str.strip().str.upper()
+    rows["ticker"] = rows["ticker"].astype("str").fillna("").str.strip().str.upper()
     return rows
 
 

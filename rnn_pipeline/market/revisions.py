@@ -52,18 +52,26 @@ def stamp(rows: pd.DataFrame, moment: str, asked: pd.DataFrame, now: datetime) -
 def _asked_before(tickers: pd.Series, happened: pd.Series, asked: pd.DataFrame) -> pd.Series:
     """Whether each row's day lies in a range that its ticker was asked for before."""
     days = happened.dt.tz_localize(None).dt.normalize()
-    before = pd.Series(False, index=happened.index)
-    # Ranges of successive runs overlap: merged, a ticker has one or a few.
-    for ticker, ranges in _merged(asked).groupby("ticker"):
-        mine = (tickers == ticker).to_numpy()
-        place = ranges["first"].searchsorted(days[mine], "right") - 1
-        before[mine] = (place >= 0) & (days[mine] <= ranges["last"].to_numpy()[place])
-    return before
+    rows = pd.DataFrame({"ticker": tickers.astype("str"), "day": days.astype("datetime64[us]")})
+    # Disjoint ranges: the one that starts last before a day is the only one that can hold it.
+    nearest = pd.merge_asof(
+        rows.sort_values("day").reset_index(names="row"),
+        _merged(asked).sort_values("first"),
+        left_on="day",
+        right_on="first",
+        by="ticker",
+    )
+    return (nearest["day"] <= nearest["last"]).set_axis(nearest["row"]).reindex(happened.index)
 
 
 def _merged(asked: pd.DataFrame) -> pd.DataFrame:
     """Ranges of days that were asked for, joined where they overlap, in order by ticker."""
-    ranges = asked[["ticker", "first", "last"]].drop_duplicates().sort_values(["ticker", "first"])
+    ranges = (
+        asked[["ticker", "first", "last"]]
+        .astype({"ticker": "str", "first": "datetime64[us]", "last": "datetime64[us]"})
+        .drop_duplicates()
+        .sort_values(["ticker", "first"])
+    )
     reach = ranges.groupby("ticker")["last"].cummax()
     starts = ranges["first"] > reach.groupby(ranges["ticker"]).shift()
     block = (starts | ~ranges["ticker"].duplicated()).cumsum()

@@ -31,7 +31,7 @@ class PayloadStore:
         sha256 = hashlib.sha256(content).hexdigest()
         if not self.path(sha256).exists():
             # mtime=0 makes the file itself reproducible, not only its content.
-            write_atomically(self.path(sha256), gzip.compress(content, mtime=0))
+            write_atomically(self.path(sha256), gzip.compress(content, compresslevel=6, mtime=0))
         return sha256
 
     def get(self, sha256: str) -> bytes:
