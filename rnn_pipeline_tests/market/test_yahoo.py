@@ -3,19 +3,14 @@
 import json
 import logging
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from datetime import date, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import date
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 import pytest
-from curl_cffi.requests import Session
 
 from rnn_pipeline.market.sources import (
     BadPayload,
@@ -26,156 +21,7 @@ from rnn_pipeline.market.sources import (
 )
 from rnn_pipeline.market.yahoo import ATTEMPTS, YahooSource
 
-Answer = tuple[int, bytes]
-FIRST, LAST = date(2024, 6, 5), date(2024, 6, 13)
-UNKNOWN = (
-    404,
-    b'{"chart":{"result":null,"error":{"code":"Not Found",'
-    b'"description":"No data found, symbol may be delisted"}}}',
-)
-
-
-def posix(day: str, clock: str = "09:30", zone: str = "America/New_York") -> int:
-    return int(datetime.fromisoformat(f"{day} {clock}").replace(tzinfo=ZoneInfo(zone)).timestamp())
-
-
-def chart(ticker: str = "ACME", **changes: object) -> dict:
-    """Seven sessions with a dividend on the 7th and a 10:1 split on the 10th of June 2024."""
-    days = ["05", "06", "07", "10", "11", "12", "13"]
-    closes = [122.4, 121.0, 120.9, 121.8, 120.9, 125.2, 129.6]
-    result = {
-        "meta": {
-            "symbol": ticker,
-            "currency": "USD",
-            "instrumentType": "EQUITY",
-            "exchangeTimezoneName": "America/New_York",
-            "validRanges": ["1d", "5d", "max"],
-            "dataGranularity": "1d",
-        },
-        "timestamp": [posix(f"2024-06-{day}") for day in days],
-        "events": {
-            "dividends": {
-                "1717767000": {"amount": 0.25, "date": posix("2024-06-07")},
-            },
-            "splits": {
-                "1718026200": {
-                    "date": posix("2024-06-10"),
-                    "numerator": 10,
-                    "denominator": 1,
-                    "splitRatio": "10:1",
-                },
-            },
-        },
-        "indicators": {
-            "quote": [
-                {
-                    "open": [close - 1 for close in closes],
-                    "high": [close + 2 for close in closes],
-                    "low": [close - 3 for close in closes],
-                    "close": closes,
-                    "volume": [1000 + n for n in range(len(days))],
-                }
-            ],
-            "adjclose": [{"adjclose": [close * 0.99 for close in closes[:2]] + closes[2:]}],
-        },
-    }
-    return {"chart": {"result": [result | changes], "error": None}}
-
-
-def news(*stories: dict) -> dict:
-    return {"data": {"tickerStream": {"stream": list(stories)}}}
-
-
-STORY = {
-    "id": "7a3c",
-    "content": {
-        "id": "7a3c",
-        "contentType": "STORY",
-        "title": "Acme beats <b>forecasts</b> 🚀",
-        "summary": "Profit rose.",
-        "pubDate": "2024-06-12T20:31:07Z",
-        "provider": {"displayName": "Newswire"},
-        "canonicalUrl": {"url": "https://news.example/acme"},
-    },
-}
-
-
-def ok(answer: dict) -> Answer:
-    return 200, json.dumps(answer).encode()
-
-
-class Yahoo(ThreadingHTTPServer):
-    """Answers like Yahoo's servers, all under one address; ``asked`` holds what was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[str] = []
-        self.chart: Callable[[int], Answer] = lambda _n: ok(chart())
-        self.news: Callable[[int], Answer] = lambda _n: ok(news(STORY))
-        self.bars_asked = self.news_asked = 0
-
-    def answer(self, path: str) -> Answer:
-        self.asked.append(path)
-        parts = urlsplit(path)
-        if parts.path == "/v1/test/getcrumb":
-            return 200, b"s3cret.crumb"
-        if parts.path.startswith("/v8/finance/chart/"):
-            self.bars_asked += 1
-            return self.chart(self.bars_asked)
-        if parts.path == "/xhr/ncp":
-            self.news_asked += 1
-            return self.news(self.news_asked)
-        return 404, b"<html>no such page</html>"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Yahoo
-
-    def do_GET(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        status, body = self.server.answer(self.path)
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
-
-
-class ToLoopback(Session):
-    """The client's session, with every host replaced by one port of this machine."""
-
-    port = 0
-
-    def request(self, method, url, **options):
-        parts = urlsplit(url)
-        local = parts._replace(scheme="http", netloc=f"127.0.0.1:{self.port}").geturl()
-        return super().request(method, local, **options)
-
-
-@pytest.fixture
-def yahoo() -> Iterator[Yahoo]:
-    with Yahoo() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("yfinance")
-
-
-@pytest.fixture
-def session(yahoo) -> Iterator[ToLoopback]:
-    with ToLoopback() as session:
-        session.port = yahoo.server_address[1]
-        yield session
+from .yahoo_stand_in import FIRST, LAST, STORY, UNKNOWN, ToLoopback, Yahoo, chart, news, ok, posix
 
 
 @pytest.fixture

@@ -1,0 +1,230 @@
+"""What the warehouse shows after each way in which Yahoo fails, through the real client."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from rnn_pipeline.market.breaker import CircuitBreaker
+from rnn_pipeline.market.calendar import SessionCalendar
+from rnn_pipeline.market.ingest import IngestError, Request, ingest_bars, ingest_headlines
+from rnn_pipeline.market.yahoo import YahooSource
+from rnn_pipeline.reporting.tables import table_markdown
+from rnn_pipeline.warehouse import PayloadStore, Warehouse
+
+from .tables import counts
+from .yahoo_stand_in import FIRST, LAST, STORY, UNKNOWN, chart, news, ok, posix
+
+NOW = datetime(2024, 7, 1, tzinfo=UTC)
+
+
+class Live:
+    """The pipeline on the stand-in: ``GOOD`` is always answered, ``ACME`` as the test says."""
+
+    def __init__(self, home, yahoo, session, cache_dir):
+        self.yahoo = yahoo
+        self.store = Warehouse(home / "warehouse.duckdb")
+        self.payloads = PayloadStore(home / "payloads")
+        self.source = YahooSource(cache_dir, session, patience=2, interval=0)
+        self.rests = []
+        self.now = NOW
+
+    def _request(self, tickers):
+        self.now += timedelta(hours=1)
+        return Request(tickers, FIRST, LAST, f"run {self.now}", lambda: self.now)
+
+    def _breaker(self):
+        return CircuitBreaker(self.rests.append)
+
+    def bars(self, answer, tickers=("ACME", "GOOD")):
+        asked = 0
+
+        def chart_of(_n):
+            nonlocal asked
+            if "/GOOD" in self.yahoo.asked[-1]:
+                return ok(chart("GOOD"))
+            asked += 1
+            return answer(asked) if callable(answer) else answer
+
+        self.yahoo.chart = chart_of
+        lines = ingest_bars(
+            self.store, self.payloads, self.source, SessionCalendar(), self._request(tickers),
+            breaker=self._breaker(),
+        )  # fmt: skip
+        return {line.ticker: line for line in lines}
+
+    def news(self, *stories):
+        self.yahoo.news = lambda _n: ok(news(*stories))
+        (line,) = ingest_headlines(
+            self.store, self.payloads, self.source, self._request(["ACME"]), breaker=self._breaker()
+        )
+        return line
+
+    def rules(self):
+        return sorted(self.store.rows("quarantine")["rule"])
+
+
+@pytest.fixture
+def live(tmp_path, yahoo, session, cache_dir):
+    return Live(tmp_path, yahoo, session, cache_dir)
+
+
+def changed(**quotes) -> dict:
+    """The chart of ACME with some quotes replaced: ``close={0: -1}`` is the first close."""
+    answer = chart()
+    indicators = answer["chart"]["result"][0]["indicators"]
+    for name, values in quotes.items():
+        column = (indicators["adjclose"] if name == "adjclose" else indicators["quote"])[0][name]
+        for place, value in values.items():
+            column[place] = value
+    return answer
+
+
+def dated(*days: str) -> dict:
+    return chart(timestamp=[posix(f"2024-06-{day}") for day in days])
+
+
+LASTING = {
+    "500 with a page": (500, b"<html>Internal Server Error</html>"),
+    "503 with a valid body": (503, json.dumps(chart()).encode()),
+    "404 with a page": (404, b"<html>404</html>"),
+    "bad JSON": (200, b'{"chart":{"result":[{"meta":{'),
+    "a consent page": (200, b"<html>we will be with you shortly</html>"),
+    "no result": (200, b'{"chart":{"result":null,"error":null}}'),
+    "ragged arrays": ok(chart(timestamp=[1, 2])),
+    "no adjusted close": ok(chart(indicators={"quote": [{}]})),
+    "wrong symbol": ok(chart("OTHER")),
+}
+
+
+@pytest.mark.parametrize("fault", LASTING)
+def test_a_fault_that_lasts_costs_its_ticker_alone_and_stores_nothing(live, fault):
+    lines = live.bars(LASTING[fault])
+    assert lines["ACME"].status.startswith("cannot reach Yahoo Finance for ACME (")
+    assert counts(lines["GOOD"]) == (7, 0, 0, 0)
+    assert set(live.store.rows("raw_ohlcv")["ticker"]) == {"GOOD"}
+    assert live.rules() == []
+    assert live.bars(ok(chart()))["ACME"].inserted == 7  # and running again completes it
+
+
+@pytest.mark.parametrize("fault", ["500 with a page", "bad JSON", "wrong symbol"])
+def test_two_faults_and_then_a_healthy_server_succeed_in_the_same_run(live, fault):
+    lines = live.bars(lambda n: LASTING[fault] if n <= 2 else ok(chart()))
+    assert (lines["ACME"].status, lines["ACME"].inserted) == ("ok", 7)
+
+
+def test_an_unknown_ticker_gets_its_status(live):
+    lines = live.bars(UNKNOWN)
+    assert "unknown to Yahoo Finance or delisted" in lines["ACME"].status
+    status = live.store.rows("ticker_status").set_index("ticker")["status"]
+    assert status.to_dict() == {"ACME": "unknown", "GOOD": "ok"}
+
+
+def test_a_429_storm_rests_and_then_goes_on_where_it_stopped(live):
+    lines = live.bars(lambda n: (429, b"Too Many Requests") if n <= 20 else ok(chart()))
+    assert (lines["ACME"].inserted, lines["GOOD"].inserted) == (7, 7)
+    assert 1 <= len(live.rests) <= 3
+
+
+def test_a_429_storm_that_lasts_sends_few_requests_whatever_the_number_of_tickers(live):
+    tickers = [f"T{number}" for number in range(500)]
+    with pytest.raises(IngestError, match="Too Many Requests"):
+        live.bars((429, b"Too Many Requests"), tickers)
+    assert len(live.rests) == 3
+    assert live.yahoo.bars_asked <= 40
+    assert len(live.store.rows("ingest_ledger")) == 500
+
+
+BAD_VALUES = {
+    "negative": (changed(close={2: -1.0}), ["close_positive"], 6),
+    "zero": (changed(low={2: 0}), ["low_positive"], 6),
+    "infinite": (changed(high={2: float("inf")}), ["high_finite"], 6),
+    "high below low": (changed(high={2: 100.0}), ["high_is_highest", "low_is_lowest"], 6),
+    "no volume": (changed(volume={2: None}), ["volume_present"], 6),
+    "all empty": (
+        changed(**{name: {2: None} for name in ("open", "high", "low", "close", "volume")}),
+        ["open_present", "high_present", "low_present", "close_present", "volume_present"],
+        6,
+    ),
+    "no last close": (changed(close={6: None}), ["close_present"], 6),
+    "a session twice": (
+        dated("05", "06", "06", "10", "11", "12", "13"),
+        ["unique_session"],
+        6,
+    ),
+    "a Sunday": (
+        dated("05", "06", "09", "10", "11", "12", "13"),
+        ["session_on_calendar"],
+        6,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_VALUES)
+def test_a_bad_value_waits_in_quarantine_with_its_rule_and_payload(live, name):
+    answer, rules, good = BAD_VALUES[name]
+    body = json.dumps(answer).encode()
+    line = live.bars((200, body), ["ACME"])["ACME"]
+    assert counts(line) == (good, 0, 0, 1)
+    held = live.store.rows("quarantine").squeeze()
+    assert set(rules) <= set(held["rule"].split("; "))
+    fetch = live.store.rows("raw_fetch", fetch_id=held["fetch_id"]).squeeze()
+    assert live.payloads.get(fetch["payload_sha256"]) == body
+
+
+def test_unordered_sessions_are_put_in_order(live):
+    answer = chart()
+    result = answer["chart"]["result"][0]
+    columns = [result["timestamp"], result["indicators"]["adjclose"][0]["adjclose"]]
+    columns += result["indicators"]["quote"][0].values()
+    for column in columns:
+        column[1], column[4] = column[4], column[1]
+    assert live.bars(ok(answer), ["ACME"])["ACME"].inserted == 7
+    stored = live.store.bars(["ACME"])
+    assert stored["session"].is_monotonic_increasing
+    assert stored["close"].tolist() == [122.4, 121.0, 120.9, 121.8, 120.9, 125.2, 129.6]
+
+
+def story(news_id, **content):
+    return {"id": news_id, "content": {**STORY["content"], "id": news_id, **content}}
+
+
+HOSTILE = [
+    "<script>alert(1)</script> Acme rises",
+    "Acme'); DROP TABLE raw_news; --",
+    "Acme \u202egnp.exe rises \u200f",
+    "🚀🚀 Acme 到達 new high",
+    "| a | b |\n| --- | --- |",
+]
+
+
+def test_hostile_headlines_are_stored_as_they_are_and_shown_as_plain_text(live):
+    stories = [
+        story(f"s{n}", title=title, canonicalUrl={"url": f"https://x.example/{n}"})
+        for n, title in enumerate(HOSTILE)
+    ]
+    long = story("long", title="A" * 100_000, canonicalUrl={"url": "https://x.example/long"})
+    future = story("f", title="Soon", pubDate="2097-01-01T00:00:00Z", canonicalUrl={})
+    assert counts(live.news(*stories, long, future)) == (5, 0, 0, 2)
+    assert live.rules() == ["published_in_future", "title_length"]
+    stored = live.store.rows("raw_news")
+    assert set(stored["title"]) == set(HOSTILE)
+    shown = table_markdown(stored, ["title"])
+    assert "<script" not in shown
+    assert len(shown.splitlines()) == 2 + len(HOSTILE)
+
+
+def test_a_story_sent_again_under_another_id_is_one_story(live):
+    live.news(STORY)
+    again = story("other-id", title="Acme beats forecasts, and how")
+    assert counts(live.news(STORY, again)) == (0, 0, 1, 0)
+    assert counts(live.news(again)) == (0, 1, 0, 0)
+    assert set(live.store.rows("raw_news")["news_id"]) == {"7a3c"}
+
+
+def test_a_mid_session_bar_never_gets_in(live):
+    live.now = datetime(2024, 6, 13, 14, tzinfo=UTC)  # ten in the morning in New York
+    line = live.bars(ok(chart()), ["ACME"])["ACME"]
+    assert counts(line) == (6, 0, 0, 0)
+    assert live.store.last_session() == pd.Timestamp("2024-06-12").date()
