@@ -5,16 +5,16 @@ import sys
 import textwrap
 from datetime import date, timedelta
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 
 from rnn_pipeline.market import commit
-from rnn_pipeline.market.commit import IngestError, release
+from rnn_pipeline.market.commit import IngestError, release, replay
 from rnn_pipeline.market.quarantine import NotReleasable, waiting_rows
 from rnn_pipeline.market.rebuild import RAW_TABLES, rebuild
 from rnn_pipeline.market.sources import UnknownTicker
+from rnn_pipeline.warehouse import Warehouse
 
 from .tables import LATER, Market, TableSource, counts, month, news
 
@@ -69,19 +69,32 @@ def test_a_damaged_payload_stops_a_rebuild_and_leaves_the_warehouse(market):
     assert len(market.store.bars(["AAA"])) == 20
 
 
-def test_a_truncated_log_is_noticed_and_healed_by_the_next_run(market):
-    """What DuckDB cannot notice: its log ends early and it opens on an earlier commit."""
-    an_eventful_life(market)
+@pytest.mark.parametrize("kept", [0.0, 0.35, 0.7, 0.95])
+def test_a_truncated_log_is_noticed_and_healed_by_the_next_run(market, monkeypatch, kept):
+    """DuckDB opens such a file without a word, on an earlier commit."""
+    market.bars()
+    with monkeypatch.context() as patch:
+        closing = Warehouse._open_once
+
+        def leaves_its_log(store):
+            connection = closing(store)
+            connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+            return connection
+
+        patch.setattr(Warehouse, "_open_once", leaves_its_log)
+        for day in (1, 2):
+            market.source.bars["AAA"].loc[day, "close"] += 0.25
+            market.bars(LATER + timedelta(days=day))
     whole = market.tables(*RAW_TABLES)
-    with duckdb.connect(str(market.store.path)) as connection:
-        for name in RAW_TABLES:
-            if name == "ingest_ledger":
-                connection.execute("DELETE FROM ingest_ledger WHERE entry > 2")
-            elif name != "raw_fetch":
-                connection.execute(f"DELETE FROM {name}")
-        connection.execute("DELETE FROM raw_fetch WHERE entry > 2")
-    rebuilt = rebuild(market.store, market.payloads, [market.source])
-    assert rebuilt == 5
+    before = market.store.path.read_bytes(), market.store.wal_path
+    assert before[1].stat().st_size > 1000
+    market.store.path.write_bytes(before[0])
+    log = before[1].read_bytes() if before[1].exists() else b""
+    before[1].write_bytes(log[: int(len(log) * kept)])
+    assert len(market.store.rows("raw_ohlcv")) < len(whole["raw_ohlcv"])
+    played = []
+    replay(market.store, market.payloads, [market.source], played.append)
+    assert played
     for name, rows in market.tables(*RAW_TABLES).items():
         pd.testing.assert_frame_equal(rows, whole[name], check_exact=True)
 
