@@ -44,7 +44,18 @@ class Request:
 
 
 class Asker:
-    """Asks a source for one ticker after the other; a chunk of answers is an entry."""
+    """Asks a source for one ticker after the other; a chunk of answers is an entry.
+
+    Args:
+        warehouse: what is known already.
+        payloads: where answers are kept.
+        feed: how the answers are read.
+        source: the source's name.
+        request: what to ask for.
+        fetch: asks the source about one ticker and a range of days.
+        breaker: stops asking when the source is in trouble.
+        calendar: given for bars, which are asked for with an overlap; None for headlines.
+    """
 
     def __init__(
         self,
@@ -68,11 +79,17 @@ class Asker:
 
     def entries(self) -> Iterator[Entry]:
         """Entries in an order that lets a run which was cut short resume where it stopped."""
-        tickers = self._longest_not_asked_first()
-        for start in range(0, len(tickers), TICKERS_PER_BATCH):
-            chunk = tickers[start : start + TICKERS_PER_BATCH]
+        waiting = self._longest_not_asked_first()
+        while waiting:
+            # Once the source is given up, nothing is asked and one entry says so for all the rest.
+            size = len(waiting) if self.breaker.opened_by else TICKERS_PER_BATCH
+            chunk, waiting = waiting[:size], waiting[size:]
             asked_at = self.request.clock()
-            fetches = self._ask_with_overlap(chunk) if self.calendar else self._ask_all(chunk, {})
+            fetches = (
+                self._ask_with_overlap(chunk, self.calendar)
+                if self.calendar
+                else self._ask_all(chunk, {})
+            )
             yield Entry(
                 kind=self.feed.table,
                 source=self.source,
@@ -93,10 +110,10 @@ class Asker:
         never = pd.Timestamp.min.tz_localize("UTC")
         return sorted(self.request.tickers, key=lambda ticker: at.get(ticker, never))
 
-    def _ask_with_overlap(self, tickers: Sequence[str]) -> list[Fetch]:
+    def _ask_with_overlap(self, tickers: Sequence[str], calendar: SessionCalendar) -> list[Fetch]:
         """Ask from some sessions earlier on; from the beginning where history was restated."""
         beginnings = self._beginnings(tickers)
-        fetches = self._ask_all(tickers, self._with_overlap(beginnings))
+        fetches = self._ask_all(tickers, self._overlap(beginnings, calendar))
         restated = self._restated(fetches) & beginnings.keys()
         again = {
             fetch.ticker: fetch
@@ -113,13 +130,11 @@ class Asker:
         )
         return {row.ticker: row.session.date() for row in rows.itertuples()}
 
-    def _with_overlap(self, beginnings: dict[str, date]) -> dict[str, date]:
-        assert self.calendar is not None
-        before = self.calendar.sessions(
-            max(self.calendar.first_session, pd.Timestamp(self.request.first) - _OVERLAP_DAYS),
-            self.request.first,
-        )
-        start = before[before < pd.Timestamp(self.request.first)][-OVERLAP:].min()
+    def _overlap(self, beginnings: dict[str, date], calendar: SessionCalendar) -> dict[str, date]:
+        """Where to start asking: some sessions earlier, or where the ticker's history begins."""
+        wanted = pd.Timestamp(self.request.first)
+        before = calendar.sessions(max(calendar.first_session, wanted - _OVERLAP_DAYS), wanted)
+        start = before[before < wanted][-OVERLAP:].min()
         return {ticker: max(begin, start.date()) for ticker, begin in beginnings.items()}
 
     def _restated(self, fetches: Sequence[Fetch]) -> set[str]:

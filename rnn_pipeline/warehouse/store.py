@@ -299,7 +299,7 @@ class Warehouse:
         except duckdb.Error as error:
             raise WarehouseError(
                 f"warehouse {self.path} is damaged: {_first_line(error)}; move it away and run"
-                " again: the raw answers are kept beside it"
+                " again, or run `rnn-pipeline rebuild`: the raw answers are kept beside it"
             ) from None
 
     def _ensure_schema(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -316,7 +316,8 @@ class Warehouse:
         if found != SCHEMA_VERSION:
             raise WarehouseVersionError(
                 f"warehouse {self.path} has schema version {found}, this program writes version"
-                f" {SCHEMA_VERSION}: use the program that wrote it, or set another data_dir"
+                f" {SCHEMA_VERSION}: use the program that wrote it, set another data_dir, or run"
+                " `rnn-pipeline rebuild`"
             )
 
 
