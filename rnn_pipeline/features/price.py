@@ -564,8 +564,8 @@ def targets(bars: pd.DataFrame, horizon: int) -> pd.DataFrame:
     """What forecasts are measured against: the log return of adjusted close over ``horizon`` rows.
 
     Args:
-        bars: ticker, session, adj_close; with ``era`` a session's target comes from the latest era
-            that holds the session, both prices from that same era.
+        bars: ticker, session, adj_close; with ``era`` a session's target comes from the earliest
+            era in which its outcome was known, both prices from that same era.
         horizon: Sessions ahead, counted in the ticker's own bars.
 
     Returns:
@@ -589,7 +589,9 @@ def targets(bars: pd.DataFrame, horizon: int) -> pd.DataFrame:
     target = np.where(known, np.log(price[ahead] / price), np.nan)
     target_session = np.where(known, session[ahead], np.datetime64("NaT"))
     if "era" in bars:
-        best = np.lexsort((segments.era, known, session, segments.ticker))
+        # A bar that arrives late gives the session before it a second, nearer outcome: the one that
+        # was known first stays.
+        best = np.lexsort((-segments.era, known, session, segments.ticker))
         last = np.ones(len(bars), dtype=bool)
         last[:-1] = (np.diff(segments.ticker[best]) != 0) | (
             session[best][1:] != session[best][:-1]

@@ -5,9 +5,15 @@ A session without news is an observation, not a gap: it has no headlines and sen
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
+
+if TYPE_CHECKING:
+    from rnn_pipeline.market.calendar import SessionCalendar
 
 #: Sessions over which the mean and the deviation are taken, the row's own included.
 SPAN = 5
@@ -16,6 +22,30 @@ SPAN = 5
 SENTIMENT_FEATURES = ("sentiment", "news_count", f"sentiment_mean_{SPAN}", f"sentiment_std_{SPAN}")
 
 _KEY = ["ticker", "session"]
+
+
+def news_sentiment(
+    headlines: pd.DataFrame,
+    sessions: pd.DataFrame,
+    calendar: SessionCalendar,
+    score: Callable[[Sequence[str]], np.ndarray],
+) -> pd.DataFrame:
+    """Score headlines and aggregate them to the sessions at whose close they could be used.
+
+    Args:
+        headlines: ticker, title, usable_at (UTC).
+        sessions: the rows wanted, as for `daily_sentiment`.
+        calendar: dates a moment to the first session that closes at or after it.
+        score: titles to scores from -1 to 1; a title's score must not depend on the others.
+
+    Returns:
+        As `daily_sentiment`.
+    """
+    scored = headlines.assign(
+        usable_session=calendar.session_of(headlines["usable_at"]),
+        score=score(headlines["title"].tolist()),
+    )
+    return daily_sentiment(scored, sessions)
 
 
 def daily_sentiment(scored: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +59,9 @@ def daily_sentiment(scored: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFram
         scored: one row per headline with ``ticker``, ``usable_session`` (the first session whose
             close is at or after the headline could be used) and ``score``, P(positive) minus
             P(negative). Headlines of other sessions than those asked for are left out.
-        sessions: the rows wanted: ``ticker``, ``session`` and ``known_at``, the session's close.
+        sessions: the rows wanted: ``ticker``, ``session`` and ``known_at``. With ``era`` every
+            (ticker, era) is a history of its own; with ``in_era`` only the rows where it holds are
+            returned, the others are looked back on (see ``Warehouse.bars_by_era``).
 
     Returns:
         One row for every row of ``sessions``, sorted by ticker and session: ``sentiment`` (mean
@@ -48,8 +80,10 @@ def daily_sentiment(scored: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFram
             f"{len(outside)} scores are not within -1..1, the first is {outside.iloc[0]}:"
             " a score is P(positive) - P(negative)"
         )
-    rows = sessions[[*_KEY, "known_at"]].sort_values(_KEY, ignore_index=True)
-    repeated = rows.duplicated(_KEY)
+    carried = [name for name in ("era", "in_era", "known_at") if name in sessions]
+    segment = ["ticker", *({"era"} & set(carried))]
+    rows = sessions[[*_KEY, *carried]].sort_values([*segment, "session"], ignore_index=True)
+    repeated = rows.duplicated([*segment, "session"])
     if repeated.any():
         twice = rows.loc[repeated.idxmax()]
         raise ValueError(
@@ -64,17 +98,21 @@ def daily_sentiment(scored: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFram
         .groupby(_KEY, as_index=False)
         .agg(sentiment=("score", "mean"), news_count=("score", "size"))
     )
-    rows = rows.merge(by_session, on=_KEY, how="left", validate="one_to_one")
+    rows = rows.merge(by_session, on=_KEY, how="left", validate="many_to_one")
     rows["sentiment"] = rows["sentiment"].fillna(0.0)
     rows["news_count"] = rows["news_count"].fillna(0).astype("int64")
-    mean, std = _trailing(rows["sentiment"].to_numpy(), rows["ticker"].to_numpy())
+    mean, std = _trailing(
+        rows["sentiment"].to_numpy(), rows.groupby(segment, sort=False).ngroup().to_numpy()
+    )
     rows[f"sentiment_mean_{SPAN}"] = mean
     rows[f"sentiment_std_{SPAN}"] = std
-    return rows[[*(name for name in rows.columns if name != "known_at"), "known_at"]]
+    if "in_era" in rows:
+        rows = rows[rows["in_era"]].sort_values(_KEY, ignore_index=True)
+    return rows[[*_KEY, *SENTIMENT_FEATURES, "known_at"]]
 
 
-def _trailing(values: np.ndarray, tickers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population deviation of each row and the ``SPAN - 1`` before it, per ticker.
+def _trailing(values: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population deviation of each row and the ``SPAN - 1`` before it in its segment.
 
     Lag by lag from the oldest on, so that each row is the same sum wherever it stands: a running
     sum would carry the rounding of the whole history before it.
@@ -86,8 +124,8 @@ def _trailing(values: np.ndarray, tickers: np.ndarray) -> tuple[np.ndarray, np.n
     lags = sliding_window_view(values, SPAN).T
     centre = sum(lags, start=np.float64(0)) / SPAN
     variance = sum(((lag - centre) ** 2 for lag in lags), start=np.float64(0)) / SPAN
-    # The rows are sorted by ticker: a span lies within one if it starts and ends in the same.
-    whole = tickers[: 1 - SPAN] == tickers[SPAN - 1 :]
+    # The rows are sorted by segment: a span lies within one if it starts and ends in the same.
+    whole = segments[: 1 - SPAN] == segments[SPAN - 1 :]
     mean[SPAN - 1 :] = np.where(whole, centre, np.nan)
     std[SPAN - 1 :] = np.where(whole, np.sqrt(variance), np.nan)
     return mean, std
