@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -19,7 +18,19 @@ from rnn_pipeline.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     import dagster as dg
-    import pandas as pd
+
+
+_DECISION_COLUMNS = {
+    "ticker": "ticker",
+    "session": "session",
+    "forecast": "forecast",
+    "sentiment": "sentiment",
+    "signal": "signal",
+    "label": "label",
+    "grade": "evidence",
+    "position": "position",
+}
+_TEXTS = {"ticker", "session", "label", "evidence"}
 
 
 class RunFailed(RuntimeError):
@@ -106,10 +117,36 @@ def demo() -> None:
 
 
 def show_decisions(settings: Settings) -> None:
-    """Print the decisions of the newest session, the tickers without one, and where the report is."""
+    """Print the newest session's decisions, who has none and why, and the report's path."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.table import Table
 
-    Console().print("...")
+    from rnn_pipeline.defs.partitions import universe
+    from rnn_pipeline.defs.reporting import REPORT
+    from rnn_pipeline.reporting.tables import FORMATS, format_value
+    from rnn_pipeline.trading.decisions import current_decisions
+    from rnn_pipeline.warehouse import Warehouse
+
+    store = Warehouse(settings.warehouse_path)
+    tickers = list(universe(settings))
+    current = current_decisions(store.rows("trading_decisions", ticker=tickers))
+    left_out = store.rows("window_sets", "ticker, status", ticker=tickers, folds=0)
+    table = Table(title="Decisions at the next open", title_justify="left", box=SIMPLE_HEAD)
+    for heading in _DECISION_COLUMNS.values():
+        justify: Literal["left", "right"] = "left" if heading in _TEXTS else "right"
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for row in current.to_dict("records"):
+        table.add_row(
+            *(format_value(row[name], FORMATS.get(name, "")) for name in _DECISION_COLUMNS)
+        )
+    console = Console()
+    console.print(table)
+    for row in current.itertuples():
+        console.print(f"{row.ticker}: {row.reason}", soft_wrap=True)
+    for row in left_out.itertuples():
+        console.print(f"{row.ticker}: no signal, {row.status}", soft_wrap=True)
+    console.print(f"\nReport: {REPORT}", soft_wrap=True)
 
 
 @main.command()

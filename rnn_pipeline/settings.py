@@ -1,14 +1,17 @@
 """One typed, validated settings model, and the specifications the library functions take.
 
 Values come, weakest first, from the defaults here, from ``rnn_pipeline.toml`` in the working
-directory, and from the environment: ``RNN_PIPELINE_SOURCE=yahoo``, nested keys with two
-underscores, ``RNN_PIPELINE_FOLDS__TRAIN_SIZE=500``. Every specification is frozen: it can be
+directory (or the file that ``RNN_PIPELINE_SETTINGS_FILE`` names), and from the environment:
+``RNN_PIPELINE_SOURCE=yahoo``, nested keys with two underscores,
+``RNN_PIPELINE_FOLDS__TRAIN_SIZE=500``. Every specification is frozen: it can be
 hashed, compared, stored beside what it produced, and mixed into a Dagster run config.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
+import tomllib
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +34,8 @@ from pydantic_settings import (
 )
 
 Grade = Literal["none", "weak", "moderate", "strong"]
+
+_PREFIX = "RNN_PIPELINE_"
 
 
 class SettingsError(ValueError):
@@ -159,9 +164,8 @@ class Settings(BaseSettings):
     """Everything a user may set. See the module's docstring for where values come from."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RNN_PIPELINE_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
-        toml_file="rnn_pipeline.toml",
         extra="forbid",
         frozen=True,
     )
@@ -206,7 +210,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, the environment over the file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        file = os.environ.get(f"{_PREFIX}SETTINGS_FILE", "rnn_pipeline.toml")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
 
     @cached_property
     def home(self) -> Path:
@@ -250,8 +255,16 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         SettingsError: one line per wrong key, with the key, the value and what is wrong with it.
     """
+    for name in os.environ:
+        key = name.removeprefix(_PREFIX).split("__")[0].lower()
+        if name.startswith(_PREFIX) and key not in {*Settings.model_fields, "settings_file"}:
+            near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+            hint = f"; did you mean {_PREFIX}{near[0].upper()}?" if near else ""
+            raise SettingsError(f"environment variable {name}: no setting is named {key!r}{hint}")
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the settings file is not TOML: {error}") from None
     except ValidationError as error:
         lines = [
             f"setting {'.'.join(str(part) for part in item['loc'])} = {item['input']!r}:"

@@ -20,7 +20,7 @@ from rnn_pipeline.market.calendar import SessionCalendar
 _SOURCES = ["raw_ohlcv", "raw_news"]
 _FEATURES = ["price_features", "news_sentiment", "model_features"]
 _SIGNALS = ["price_signals", "sentiment_signals", "trading_signals", "trading_decisions"]
-_REPORT: list[str] = []
+_REPORT = ["walk_forward_report"]
 _FORECASTERS = [f"{model}_forecaster" for model in SETTINGS.model.networks]
 
 #: The sample never changes, so nothing needs to watch it.

@@ -4,7 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.features import news_sentiment
-from rnn_pipeline.defs.metadata import picture, ranges, table
+from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.networks import forecasters, load_forecasters, read_fold_datasets
 from rnn_pipeline.defs.partitions import BY_TICKER, ONE_RUN, SETTINGS, TICKERS, tickers_of
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
@@ -65,12 +65,11 @@ def walk_forward_forecasts(
     with store.batch() as batch:
         batch.replace("evidence", evidence.assign(run_id=context.run_id), ticker=tickers)
     metrics = forecast_metrics(forecasts, by=("ticker", "model"))
+    show(context, metrics=table(metrics), hit_rates=plots.hit_rates(metrics))
     return dg.MaterializeResult(
         metadata={
             **ranges(forecasts),
             "folds": int(forecasts["fold"].nunique()),
             "evidence_rule": EVIDENCE_RULE,
-            "metrics": table(metrics),
-            "hit_rates": picture(plots.hit_rates(metrics)),
         }
     )

@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 import pandas as pd
 
-from rnn_pipeline.defs.metadata import holds, picture, ranges, table
+from rnn_pipeline.defs.metadata import holds, ranges, show, table
 from rnn_pipeline.defs.partitions import (
     BY_TICKER,
     ONE_RUN,
@@ -85,14 +85,17 @@ def price_features(
     verdict = check_features(
         warm, {feature.name: feature.bounds for feature in price.PRICE_FEATURES}
     )
+    show(
+        context,
+        distributions=plots.feature_distributions(warm, names),
+        newest=table(rows.groupby("ticker").tail(1), ["ticker", "session", *names[:8]]),
+    )
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),
             "rows_in_warm_up": len(rows) - len(warm),
             "targets": len(outcomes),
             "feature_set_hash": price.feature_set_hash(features),
-            "distributions": picture(plots.feature_distributions(warm, names)),
-            "newest": table(rows.groupby("ticker").tail(1), ["ticker", "session", *names[:8]]),
         },
         check_results=[holds("price_features_hold", verdict)],
     )
@@ -134,12 +137,12 @@ def news_sentiment(
             ticker=span.tickers,
             session=(span.first, span.last),
         )
+    show(context, sentiment=plots.sentiment_and_news(rows))
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),
             "headlines": int(rows["news_count"].sum()),
             "sessions_without_news": int((rows["news_count"] == 0).sum()),
-            "sentiment": picture(plots.sentiment_and_news(rows)),
         }
     )
 
@@ -215,15 +218,18 @@ def sequence_windows(
         batch.replace("window_sets", sets, ticker=tickers)
         batch.replace("folds", spans, fold=(0, 1_000_000))
     _drop_unused(store.rows("window_sets")["matrix"])
+    show(
+        context,
+        fold_map=plots.fold_map(spans),
+        tickers_left_out=table(sets[sets["folds"] == 0], ["ticker", "windows", "status"]),
+        windows_per_fold=table(status),
+    )
     return dg.MaterializeResult(
         metadata={
             **ranges(features),
             "windows": len(index),
             "folds": len(folds),
             "matrix_bytes": matrix.values.nbytes,
-            "tickers_left_out": table(sets[sets["folds"] == 0], ["ticker", "windows", "status"]),
-            "fold_map": picture(plots.fold_map(spans)),
-            "windows_per_fold": table(status),
         }
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from rnn_pipeline.defs.metadata import holds, picture, ranges, table
+from rnn_pipeline.defs.metadata import holds, ranges, show, table
 from rnn_pipeline.defs.partitions import ONE_RUN, TICKER_BY_DATE, Span, span_of
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
 from rnn_pipeline.market.ingest import Ingested, Request, ingest_bars, ingest_headlines
@@ -49,10 +49,14 @@ def _request(context: dg.AssetExecutionContext, span: Span) -> Request:
     return Request(span.tickers, span.first, span.last, datetime.now(UTC), context.run_id)
 
 
+def _lines(ledger: list[Ingested]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(line) for line in ledger]).drop(columns="table_name")
+
+
 def _counts(ledger: list[Ingested]) -> dict[str, Any]:
-    lines = pd.DataFrame([asdict(line) for line in ledger]).drop(columns="table_name")
+    lines = _lines(ledger)
     numbers = ["rows_in", "inserted", "revised", "unchanged", "quarantined"]
-    return {**{name: int(lines[name].sum()) for name in numbers}, "ledger": table(lines)}
+    return {name: int(lines[name].sum()) for name in numbers}
 
 
 @dg.asset(
@@ -84,12 +88,9 @@ def raw_ohlcv(
     bars = store.bars(span.tickers, span.first, span.last)
     sessions = calendar.sessions(span.first, span.last)
     verdict = check_bars(bars, sessions, calendar.closes(sessions), datetime.now(UTC))
+    show(context, coverage=plots.coverage(bars), ledger=table(_lines(ledger)))
     return dg.MaterializeResult(
-        metadata={
-            **ranges(bars),
-            **_counts(ledger),
-            "coverage": picture(plots.coverage(bars)),
-        },
+        metadata={**ranges(bars), **_counts(ledger)},
         check_results=[holds("raw_ohlcv_holds", verdict), _complete("raw_ohlcv", ledger)],
     )
 
@@ -122,13 +123,15 @@ def raw_news(
     )
     headlines["session"] = calendar.session_of(headlines["usable_at"])
     verdict = check_headlines(headlines, datetime.now(UTC))
+    newest = headlines.sort_values("usable_at").tail(8)
+    show(
+        context,
+        coverage=plots.coverage(headlines),
+        newest=table(newest, ["ticker", "published_at", "title", "provider"]),
+        ledger=table(_lines(ledger)),
+    )
     return dg.MaterializeResult(
-        metadata={
-            **ranges(headlines),
-            **_counts(ledger),
-            "coverage": picture(plots.coverage(headlines)),
-            "newest": table(headlines.tail(8), ["ticker", "published_at", "title", "provider"]),
-        },
+        metadata={**ranges(headlines), **_counts(ledger)},
         check_results=[holds("raw_news_holds", verdict), _complete("raw_news", ledger)],
     )
 
@@ -146,10 +149,6 @@ def labelled_headlines(
     with warehouse.store.batch() as batch:
         batch.replace("labelled_headlines", corpus, source="grammar")
     counts = corpus.groupby(["split", "label"]).size().rename("rows").reset_index()
-    return dg.MaterializeResult(
-        metadata={
-            "rows": len(corpus),
-            "labels": table(counts),
-            "examples": table(corpus.groupby("label").head(3), ["headline", "label", "split"]),
-        }
-    )
+    examples = corpus.groupby("label").head(3)
+    show(context, labels=table(counts), examples=table(examples, ["headline", "label", "split"]))
+    return dg.MaterializeResult(metadata={"rows": len(corpus)})

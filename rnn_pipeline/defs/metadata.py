@@ -1,4 +1,4 @@
-"""What an asset shows on its page: plots as pictures, frames as tables."""
+"""What an asset shows on its page: counts, plots as pictures, frames as tables."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,24 +6,34 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from rnn_pipeline.reporting import plots
-from rnn_pipeline.reporting.tables import EVIDENCE_FORMATS, table_markdown
+from rnn_pipeline.reporting.tables import table_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 
-def picture(figure: "Figure") -> dg.MarkdownMetadataValue:
-    """A plot that the UI shows inline."""
-    return dg.MetadataValue.md(f"![plot]({plots.data_uri(figure, 'png')})")
+def show(context: dg.AssetExecutionContext, **shown: "Figure | dg.MarkdownMetadataValue") -> None:
+    """Show plots and tables on the asset's page.
+
+    Dagster copies the metadata of a result into the event of every partition, and a run can have
+    thousands: what is large goes to the newest partition alone, the one its page opens with.
+    """
+    values = {
+        name: value
+        if isinstance(value, dg.MarkdownMetadataValue)
+        else dg.MetadataValue.md(f"![{name}]({plots.data_uri(value, 'png')})")
+        for name, value in shown.items()
+    }
+    partitioned = context.assets_def.partitions_def is not None
+    context.add_asset_metadata(
+        values, partition_key=context.partition_keys[-1] if partitioned else None
+    )
 
 
 def table(frame: "pd.DataFrame", columns: Sequence[str] | None = None) -> dg.MarkdownMetadataValue:
     """A frame as a table that the UI shows inline."""
-    formats = dict.fromkeys(frame.select_dtypes("float").columns, ",.4g")
-    return dg.MetadataValue.md(
-        table_markdown(frame, list(columns or frame.columns), formats | EVIDENCE_FORMATS)
-    )
+    return dg.MetadataValue.md(table_markdown(frame, list(columns or frame.columns)))
 
 
 def ranges(frame: "pd.DataFrame") -> dict[str, Any]:

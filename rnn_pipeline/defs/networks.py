@@ -9,7 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.features import COLUMNS, SENTIMENT_MODEL, sequence_windows
-from rnn_pipeline.defs.metadata import picture, table
+from rnn_pipeline.defs.metadata import show, table
 from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKERS, first_session, tickers_of
 from rnn_pipeline.defs.resources import (
     COMPUTE_POOL,
@@ -57,7 +57,7 @@ def sentiment_model(
     Trained on the corpus' training rows, judged on its test rows, which no training has seen. It is
     trained again only when the corpus, its specification or the code has changed.
     """
-    from rnn_pipeline.networks.sentiment import train_or_load_sentiment
+    from rnn_pipeline.networks.sentiment import LABELS, scores, train_or_load_sentiment
 
     corpus = warehouse.store.rows("labelled_headlines", "headline, label, split")
     train, test = (corpus[corpus["split"] == part] for part in ("train", "test"))
@@ -70,8 +70,10 @@ def sentiment_model(
         compute.deterministic,
         compute.precision,
     )
-    figures = model.evaluate(test["headline"].tolist(), test["label"].tolist())
+    confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
+    figures = scores(confusion)
     context.log.info(f"sentiment model: accuracy {figures['accuracy']:.3f} on held-out templates")
+    show(context, confusion=plots.confusion(confusion, list(LABELS)))
     return dg.MaterializeResult(metadata={**figures, "trained_now": trained_now})
 
 
@@ -83,8 +85,8 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
         description=(
             f"A {network.cell.upper()} forecaster with hidden sizes"
             f" {list(network.hidden_sizes)}: one network per ticker, fold and seed, stopped early"
-            " on the fold's validation rows. Networks whose training data, specification and code are"
-            " unchanged are taken from their checkpoint."
+            " on the fold's validation rows. Networks whose training data, specification and code"
+            " are unchanged are taken from their checkpoint."
         ),
         partitions_def=TICKERS,
         backfill_policy=ONE_RUN,
@@ -123,13 +125,16 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
         with warehouse.store.batch() as batch:
             batch.replace("checkpoints", written, ticker=tickers, model=model)
             batch.replace("training_history", history, ticker=tickers, model=model)
+        show(
+            context,
+            loss_curves=plots.loss_curves(history),
+            checkpoints=table(written, ["ticker", "networks", "checkpoint_hash"]),
+        )
         return dg.MaterializeResult(
             metadata={
                 "networks": int(written["networks"].sum()),
                 "networks_trained": trained,
                 "tickers_left_out": dg.MetadataValue.json(sorted(set(tickers) - set(fitted))),
-                "checkpoints": table(written, ["ticker", "networks", "checkpoint_hash"]),
-                "loss_curves": picture(plots.loss_curves(history)),
             }
         )
 

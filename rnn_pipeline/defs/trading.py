@@ -1,14 +1,14 @@
 """Signals from forecasts and sentiment, their fusion, and what to do about it."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.evidence import NO_FORECASTS, stamped, walk_forward_forecasts
 from rnn_pipeline.defs.features import COLUMNS, model_features, news_sentiment, price_features
-from rnn_pipeline.defs.metadata import picture, ranges, table
+from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.networks import checkpoint_path
 from rnn_pipeline.defs.partitions import (
     BY_TICKER,
@@ -21,6 +21,7 @@ from rnn_pipeline.defs.partitions import (
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
 from rnn_pipeline.features.windows import ModelMatrix
 from rnn_pipeline.reporting import plots
+from rnn_pipeline.settings import Grade
 from rnn_pipeline.trading import decisions, fusion, positions
 
 #: Calendar days that surely hold the sessions which a window or a previous position needs.
@@ -82,11 +83,7 @@ def price_signals(
     signals = signals.merge(made_by, on=["ticker", "session"])
     _write(warehouse, context, "price_signals", signals, span)
     return dg.MaterializeResult(
-        metadata={
-            **ranges(signals),
-            "new_forecasts": len(new),
-            "grades": table(signals.groupby("grade").size().rename("rows").reset_index()),
-        }
+        metadata={**ranges(signals), **_grades(signals), "new_forecasts": len(new)}
     )
 
 
@@ -111,12 +108,7 @@ def sentiment_signals(
     made_by = sentiment[["ticker", "session", "model_hash"]]
     signals = signals.merge(made_by, on=["ticker", "session"])
     _write(warehouse, context, "sentiment_signals", signals, span)
-    return dg.MaterializeResult(
-        metadata={
-            **ranges(signals),
-            "grades": table(signals.groupby("grade").size().rename("rows").reset_index()),
-        }
-    )
+    return dg.MaterializeResult(metadata={**ranges(signals), **_grades(signals)})
 
 
 @dg.asset(deps=[price_signals, sentiment_signals], **_SIGNALS)
@@ -135,12 +127,16 @@ def trading_signals(
     signals = signals.merge(price[["ticker", "session", "model_hash"]], on=["ticker", "session"])
     _write(warehouse, context, "trading_signals", signals, span)
     bars = store.bars(span.tickers, span.first, span.last)
+    show(
+        context,
+        price_with_signals=plots.price_with_signals(bars, signals),
+        contributions=plots.signal_history(signals),
+    )
     return dg.MaterializeResult(
         metadata={
             **ranges(signals),
+            **_grades(signals),
             **{f"label_{name}": int((signals["label"] == name).sum()) for name in _LABELS},
-            "price_with_signals": picture(plots.price_with_signals(bars, signals)),
-            "contributions": picture(plots.signal_history(signals)),
         }
     )
 
@@ -167,19 +163,20 @@ def trading_decisions(
     decided = decisions.decide(mine, sized)
     decided = decided.merge(mine[["ticker", "session", "model_hash"]], on=["ticker", "session"])
     _write(warehouse, context, "trading_decisions", decided, span)
+    current = decisions.current_decisions(decided)
+    columns = ["ticker", "session", "forecast", "sentiment", "signal", "label", "grade", "position"]
+    show(context, newest=table(current, [*columns, "reason"]))
     return dg.MaterializeResult(
         metadata={
             **ranges(decided),
-            "gross_exposure_now": float(
-                decisions.current_decisions(decided)["position"].abs().sum()
-            ),
-            "newest": table(
-                decisions.current_decisions(decided),
-                ["ticker", "session", "forecast", "sentiment", "signal", "label", "grade",
-                 "position", "reason"],
-            ),
+            "gross_exposure_now": float(current["position"].abs().sum()),
         }
-    )  # fmt: skip
+    )
+
+
+def _grades(signals: pd.DataFrame) -> dict[str, int]:
+    """Rows per evidence grade, under names that Dagster can plot over time."""
+    return {f"grade_{grade}": int((signals["grade"] == grade).sum()) for grade in get_args(Grade)}
 
 
 def _joined(hashes: pd.Series) -> str:

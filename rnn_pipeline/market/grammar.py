@@ -21,11 +21,15 @@ import pandas as pd
 
 LABELS = {-1: "negative", 0: "neutral", 1: "positive"}
 
+#: A smaller corpus would leave templates out.
+LEAST_SIZE = 1_000
+
 # Of each phenomenon's templates, every fifth is for testing: no seed moves a template across.
 _TEST_EVERY = 5
 
-# Terms by sign, separated by "|".
+# Terms by sign, separated by "|". A term that takes no side has the sign 1: it changes no product.
 _Signed = Mapping[int, str]
+_Term = tuple[str, int]
 
 _RESULTS: _Signed = {
     1: "sales|profits|earnings|margins|orders|bookings|deliveries|shipments|exports|volumes"
@@ -51,16 +55,18 @@ _RISE: _Signed = {
 }
 _STAND_STILL: _Signed = {0: "hold steady|stay flat|remain unchanged|stay level|show no change"}
 _GAIN: _Signed = {
-    1: "rise|gain|climb|jump|rally|surge|soar|advance|firm|edge up|tick up|move up",
-    -1: "fall|drop|slip|sink|retreat|slump|plunge|tumble|slide|weaken|decline|edge down",
+    1: "rise|gain|climb|jump|rally|surge|soar|leap|advance|firm|edge up|tick up|inch up|move up"
+    "|shoot up",
+    -1: "fall|drop|slip|sink|retreat|slump|plunge|tumble|slide|weaken|decline|ease|dip|plummet"
+    "|edge down",
 }
 _ADD: _Signed = {1: "add|put on", -1: "lose|shed"}
 _ACHIEVE: _Signed = {
     1: "win a supply contract|win a patent case|beat forecasts|return to profit|secure new funding"
     "|gain regulatory approval|land a record order|gain market share|top expectations"
     "|reach break-even",
-    -1: "lose a supply contract|lose a patent case|miss forecasts|swing to a loss|face a fraud probe"
-    "|breach a loan covenant|default on a bond|lose market share|run short of cash"
+    -1: "lose a supply contract|lose a patent case|miss forecasts|swing to a loss|lose market share"
+    "|face a fraud probe|breach a loan covenant|default on a bond|run short of cash"
     "|disappoint investors",
 }
 _DECIDE: _Signed = {
@@ -78,6 +84,14 @@ _SIGNED_SLOTS: dict[str, _Signed] = {
     "metric": _RESULT,
     "metrics": _RESULTS,
     "good metrics": {1: _RESULTS[1]},
+    "sum": {
+        1: "revenue|net profit|operating profit|net income|cash flow",
+        -1: "net debt|net loss|operating loss",
+    },
+    "sums": {
+        1: "sales|profits|earnings|exports|deposits|cash reserves",
+        -1: "costs|losses|expenses|bad loans|debts",
+    },
     "event": _EVENTS,
     "good event": {1: _EVENTS[1]},
     "bad event": {-1: _EVENTS[-1]},
@@ -103,9 +117,11 @@ _SIGNED_SLOTS: dict[str, _Signed] = {
         -1: "miss|trail|fall short of",
         0: "match|meet",
     },
-    "up": {1: "up|higher", -1: "down|lower"},
+    "up": {1: "up", -1: "down"},
+    "up or higher": {1: "up|higher", -1: "down|lower"},
     "up or flat": {1: "up|higher", -1: "down|lower", 0: "flat|little changed|unchanged"},
     "high": {1: "high|peak", -1: "low|trough"},
+    "top": {1: "top", -1: "bottom"},
     "best": {1: "best|highest|strongest", -1: "worst|lowest|weakest"},
     "strong start": {
         1: "a strong start|early gains|a strong open",
@@ -136,8 +152,10 @@ _SIGNED_SLOTS: dict[str, _Signed] = {
 }
 
 _UNSIGNED_SLOTS: dict[str, str] = {
+    "gaining or losing": "gaining|losing",
     "period": "the first quarter|the second quarter|the third quarter|the fourth quarter|Q1|Q2|Q3"
     "|Q4|the first half|the second half|the fiscal year|the year to June",
+    "quarterly": "first-quarter|second-quarter|third-quarter|fourth-quarter|half-year|annual",
     "month": "January|February|March|April|May|June|July|August|September|October|November"
     "|December",
     "day": "Monday|Tuesday|Wednesday|Thursday|Friday|March 4|July 21|November 12",
@@ -163,14 +181,14 @@ _UNSIGNED_SLOTS: dict[str, str] = {
 # There are so many that most stand in a corpus once: rare words are what a classifier trains its
 # notion of an unknown word on, and every name on a real headline is one.
 _SYLLABLES = (
-    "nor hal tes quil brak ostr vel kar dun fen gal mer sor tam ulv ves wim yar zel bor cal dre eld"
-    " fal gren hol ist jor kel lun".split(),
-    ["", "a", "e", "i", "o", "u", "an", "el", "im", "or", "us"],
-    "vane bern sary lon tett nora dyne mont wick ley tek rix mark ford stal gard nova ric pell"
-    " tone den moor lane fix ville con burg desta mero lith".split(),
+    "nor|hal|tes|quil|brak|ostr|vel|kar|dun|fen|gal|mer|sor|tam|ulv|ves|wim|yar|zel|bor|cal|dre"
+    "|eld|fal|gren|hol|ist|jor|kel|lun",
+    "|a|e|i|o|u|an|el|im|or|us",
+    "vane|bern|sary|lon|tett|nora|dyne|mont|wick|ley|tek|rix|mark|ford|stal|gard|nova|ric|pell"
+    "|tone|den|moor|lane|fix|ville|con|burg|desta|mero|lith",
 )
-_TRADES = ("", "", "", "", "Foods", "Energy", "Bank", "Motors", "Pharma", "Software", "Airlines")
-_SYMBOL_LETTERS = ("BCDFGHJKLMNPQRSTVWXZ", "AEIOUY", "BCDFGHJKLMNPQRSTVWXZ")
+_TRADES = "||||Foods|Energy|Bank|Motors|Pharma|Software|Airlines"
+_SYMBOL_LETTERS = "BDFGHJKLMNPQRSTVWXZ"  # no vowels, no C: none of these spells a word or "pct"
 
 # Sentences, by the sign that their own words contribute. "[<event>]" leans the other way than the
 # sentence and "(<event>)" the same way; neither decides.
@@ -179,7 +197,7 @@ _PLAIN: Mapping[int, tuple[str, ...]] = {
         "<company> <metric> <rises> <percent>",
         "<company> <metrics> <rise> <percent> in <period>",
         "<company> <metrics> <move> in <period>",
-        "<metrics> at <company> <rose> to <amount> in <period>",
+        "<sums> at <company> <rose> to <amount> in <period>",
         "<metrics> <rise> <percent> at <company>",
         "<company> posts <percent> <increase> in <metric>",
         "<company> reports <percent> <increase> in <metrics> for <period>",
@@ -193,8 +211,8 @@ _PLAIN: Mapping[int, tuple[str, ...]] = {
         "<company> <good metrics> <beat> forecasts",
         "<company> <good metrics> <beat> estimates for <period>",
         "<company> <metrics> come in <above> forecasts",
-        "<company> <metric> of <amount> is <above> estimates",
-        "<company> expects <metric> of <amount>, <above> last year's",
+        "<company> <sum> of <amount> is <above> estimates",
+        "<company> expects <sum> of <amount>, <above> last year's",
         "<company> <acts>",
         "<company> <acted> in <period>",
         "in <month>, <company> <acted>",
@@ -222,6 +240,7 @@ _ANALYSTS: Mapping[int, tuple[str, ...]] = {
         "<stock> rated <buy> at <broker>",
         "<broker> moves <stock> to <buy>",
         "<broker> adds <stock> to its list of shares to <buy or sell>",
+        "<broker> puts <stock> on list of shares to <buy or sell>",
         "<broker> tells clients to <buy or sell> <stock>",
         "<company> forecast for <period> is <above> what <analysts> expected",
         "<company> guides <above> the consensus of <analysts>",
@@ -243,10 +262,12 @@ _MARKET: Mapping[int, tuple[str, ...]] = {
         "closing report: <stock> <adds> <percent>",
         "<stock> shares <gain> to <price>",
         "<stock> <gains> into the close",
+        "<stock> <adds> <percent> after <gaining or losing> <percent> a day earlier",
+        "quiet session: <stock> <adds> <percent>",
         "<stock> closes <up or flat> at <price>",
         "<stock> shares end the session <up or flat>",
         "<stock> ends <up or flat> after choppy session",
-        "<stock> stock finishes <percent> <up>",
+        "<stock> stock finishes <percent> <up or higher>",
         "<stock> is <up> <percent> at the close",
         "<stock> hits 20-day <high> of <price>",
         "<stock> shares set a one-month <high>",
@@ -254,6 +275,8 @@ _MARKET: Mapping[int, tuple[str, ...]] = {
         "<stock> reaches its <best> close in 20 sessions",
         "<best> day in a month for <stock>",
         "<stock> closes at its <best> price in <number> weeks",
+        "<stock> closes at the <top> of its monthly range",
+        "<stock> shares (<add>) <percent> to the <top> of their range",
         "heavy <buying> in <stock>, volume at <number> times the average",
         "<buying> of <stock> shares picks up, volume <number> times normal",
         "heavy (<buying>) <drives up> <stock> <percent>",
@@ -267,14 +290,14 @@ _MARKET: Mapping[int, tuple[str, ...]] = {
         "<stock> on <streak> of <number> sessions",
         "<stock> adds to early <advance> and closes at <price>",
         "<stock> <recovers> to close at <price>",
-        "<stock> <recovers>, ends <percent> (<up>)",
-        "<stock> ends <percent> <up> despite [<strong start>]",
+        "<stock> <recovers>, ends <percent> (<up or higher>)",
+        "<stock> ends <percent> <up or higher> despite [<strong start>]",
         "despite [<strong start>], <stock> <adds> <percent>",
         "<index> <adds> <percent>, led by <sector>",
         "<index> closes <up or flat>",
         "<sector> <gain> on (<event>)",
         "<stock> shares <gain> after (<event>)",
-        "(<event>) sends <stock> shares <up>",
+        "(<event>) sends <stock> shares <up or higher>",
     ),
     -1: (
         "<stock> ends a <streak> of <number> sessions",
@@ -299,7 +322,7 @@ _MARKET: Mapping[int, tuple[str, ...]] = {
 _MACRO: Mapping[int, tuple[str, ...]] = {
     1: (
         "<economy> <moves> in <month>",
-        "<economy> <rose> to <percent> in <month>",
+        "<economy> <rose> by <percent> in <month>",
         "<economy> unexpectedly <rises> in <place>",
         "economists expect <economy> to <move> in <month>",
         "<economy> <moved> for a <ordinal> month, bureau says",
@@ -319,7 +342,7 @@ _NEUTRAL: Mapping[int, tuple[str, ...]] = {
         "<company> appoints <role> from <partner>",
         "<company> <role> <person> to speak at <meeting>",
         "<company> <role> <person> to retire in <month>",
-        "<company> to report <period> results on <day>",
+        "<company> to report <quarterly> results on <day>",
         "<company> to publish <metrics> for <period> on <day>",
         "<company> sets date for <meeting>",
         "<company> sets agenda for <meeting> in <month>",
@@ -338,7 +361,7 @@ _NEUTRAL: Mapping[int, tuple[str, ...]] = {
         "<company> explains how it counts <metrics>",
         "<company> to present <metrics> by region from <period>",
         "<company> confirms its guidance for <period>",
-        "<company> confirms date of <period> results",
+        "<company> confirms date of <quarterly> results",
         "<company> repeats forecast for <metrics> in <period>",
         "<company> leaves its dividend at <price> a share",
         "<company> leaves its outlook for <metrics> unchanged",
@@ -353,6 +376,7 @@ _NEUTRAL: Mapping[int, tuple[str, ...]] = {
         "<company> changes ticker symbol to <symbol>",
         "<company> lists bonds worth <amount>",
         "<company> places <amount> bond at par",
+        "<company> sells <amount> bond to <broker>",
         "<company> holder <broker> reports <percent> stake",
         "<broker> holds <percent> of <company> shares",
         "<company> declines to comment on <event>",
@@ -372,21 +396,21 @@ _NEGATION: Mapping[int, tuple[str, ...]] = {
         "<company> denies that it will <decide>",
         "<company> isn't expected to <act>",
         "<company> is no longer expected to <act>",
+        "<company> no longer plans to <decide>",
         "<company> rules out that {its fact}",
         "no sign that {fact}",
         "<analysts> no longer expect that {fact}",
         "<company> fails to <win>",
         "<company> couldn't <win> in <period>",
         "<company> did not <win>",
+        "<company> didn't <win> in <month>",
         "<company> avoids <losing>",
+        "<company> manages to avoid <losing>",
         "<company> narrowly escapes <bad event>",
         "<company> without <good event> in <period>",
         "lack of <good event> at <company>",
     ),
-    1: (
-        "nothing stops <company> from <deciding>",
-        "<company> doesn't deny that {its fact}",
-    ),
+    1: ("nothing stops <company> from <deciding>",),
 }
 _HEDGE: Mapping[int, tuple[str, ...]] = {
     1: (
@@ -413,7 +437,7 @@ _HEDGE: Mapping[int, tuple[str, ...]] = {
         "<company> won't say whether {its fact}",
         "too early to say whether {fact}",
         "<analysts> split on whether {fact}",
-        "question of the day: is it certain that {fact}?",
+        "question of the day is whether {fact}",
     ),
 }
 _CONTRAST: Mapping[int, tuple[str, ...]] = {
@@ -475,22 +499,19 @@ _IRREGULAR = {
 }
 _DOUBLED = {"cut", "dip", "drop", "put", "run", "shed", "slip", "top", "win"}
 
-# How a clause in brackets leans, compared with its sentence.
+# How what stands in brackets leans, compared with its sentence.
 _LEANING = {"[": -1, "(": 1}
-_BRACKETS = {"[": "[", "]": "", "(": "(", ")": ""}
-
-# What a sentence names more than once is the same thing; other slots differ in each place.
-_SAME_THROUGHOUT = {"company", "stock"}
 
 
 @dataclass(frozen=True)
-class Template:
-    """A sentence with slots, the phenomenon it is about, and the sign of its own words."""
+class _Template:
+    """A sentence with slots: its phenomenon, its own sign, its share of the corpus, its split."""
 
     phenomenon: str
     text: str
     sign: int
     share: float
+    split: str
 
     @property
     def name(self) -> str:
@@ -499,12 +520,12 @@ class Template:
 
     @cached_property
     def parts(self) -> tuple[str, ...]:
-        """The text, cut at slots and brackets: every second part is one of these."""
-        return tuple(re.split(r"(<[^>]+>|[\[\]()])", self.text))
+        """The text, cut before and after every slot and bracket."""
+        return tuple(filter(None, re.split(r"(<[^>]+>|[\[\]()])", self.text)))
 
     @cached_property
     def signs(self) -> tuple[int, ...]:
-        """The labels that its deciding slots can make."""
+        """The signs that a sentence can have."""
         deciding = re.sub(r"\[.*?\]|\(.*?\)", "", self.text)
         found = {self.sign}
         for slot in re.findall(r"<([^>]+)>", deciding):
@@ -512,40 +533,37 @@ class Template:
         return tuple(sorted(found))
 
 
-def labelled_corpus(size: int = 6_000, seed: int = 0) -> pd.DataFrame:
-    """Write distinct labelled headlines, as many of each template as of any other.
+def labelled_corpus(size: int = 8_000, seed: int = 0) -> pd.DataFrame:
+    """Write distinct labelled headlines; every template makes all its labels equally often.
 
-    Templates are split, not rows: none stands in both splits, about a fifth is for testing, from
-    every phenomenon. The split does not depend on the seed.
+    Templates are split, not rows: none stands in both splits, and about a fifth of each
+    phenomenon's is for testing. The seed chooses the words, never the split.
 
     Returns:
         ``size`` rows in random order: ``headline``, ``label`` ("negative", "neutral", "positive"),
         ``split`` ("train", "test") and ``template`` ("phenomenon: sentence with <slots>").
 
     Raises:
-        ValueError: ``size`` is less than the number of templates or more than they can fill.
+        ValueError: ``size`` is less than :data:`LEAST_SIZE`, or more than a template can fill.
     """
+    if size < LEAST_SIZE:
+        raise ValueError(f"size must be at least {LEAST_SIZE}, for all templates; got {size}")
     rng = random.Random(seed)
-    templates = _templates()
-    if size < len(templates):
-        raise ValueError(f"size {size} is too small: there are {len(templates)} templates")
     rows: dict[str, tuple[str, str, str]] = {}
     wanted = 0.0
-    for template, split in templates:
+    for template in _templates():
         wanted += size * template.share
         for headline, sign in _sentences(template, round(wanted) - len(rows), rows, rng):
-            rows[headline] = LABELS[sign], split, template.name
+            rows[headline] = LABELS[sign], template.split, template.name
     corpus = pd.DataFrame(
         [(headline, *row) for headline, row in rows.items()],
         columns=["headline", "label", "split", "template"],
     )
-    order = rng.sample(range(len(corpus)), len(corpus))
-    return corpus.iloc[order].reset_index(drop=True)
+    return corpus.iloc[rng.sample(range(size), size)].reset_index(drop=True)
 
 
 @cache
-def _templates() -> tuple[tuple[Template, str], ...]:
-    """All templates, each with its split."""
+def _templates() -> tuple[_Template, ...]:
     found = []
     for phenomenon, (share, frames) in _PHENOMENA.items():
         texts = [
@@ -554,9 +572,9 @@ def _templates() -> tuple[tuple[Template, str], ...]:
             for frame in group
             for text in _fill(frame)
         ]
-        for number, (text, sign) in enumerate(texts):
-            split = "test" if number % _TEST_EVERY == _TEST_EVERY - 1 else "train"
-            found.append((Template(phenomenon, text, sign, share / len(texts)), split))
+        for number, (text, sign) in enumerate(texts, start=1):
+            split = "train" if number % _TEST_EVERY else "test"
+            found.append(_Template(phenomenon, text, sign, share / len(texts), split))
     return tuple(found)
 
 
@@ -568,39 +586,43 @@ def _fill(frame: str) -> Iterator[str]:
 
 
 def _sentences(
-    template: Template, wanted: int, taken: Mapping[str, object], rng: random.Random
+    template: _Template, wanted: int, taken: Mapping[str, object], rng: random.Random
 ) -> Iterator[tuple[str, int]]:
-    """Sentences of a template that are not taken yet, and their signs, all equally often."""
-    found: set[str] = set()
+    """Sentences that the caller has not taken yet, with their signs, each sign equally often.
+
+    The caller must take each sentence before it asks for the next.
+    """
+    made = 0
     for _ in range(100 * wanted):
-        if len(found) == wanted:
-            return
-        sign = template.signs[len(found) % len(template.signs)]
+        sign = template.signs[made % len(template.signs)]
         headline = _sentence(template, sign, rng)
-        if headline and headline not in found and headline not in taken:
-            found.add(headline)
+        if headline and headline not in taken:
+            made += 1
             yield headline, sign
+        if made == wanted:
+            return
     raise ValueError(f"{template.name!r} has fewer than {wanted} sentences: ask for a smaller size")
 
 
-def _sentence(template: Template, wanted: int, rng: random.Random) -> str | None:
+def _sentence(template: _Template, wanted: int, rng: random.Random) -> str | None:
     """One random sentence, or None if its sign is not the wanted one or it repeats a term."""
     lexicon = _lexicon()
+    company = rng.choice(lexicon["company"])
     words: list[str] = []
-    constant: dict[str, Term] = {}
     signs = {"": template.sign}
     within = ""
     for part in template.parts:
-        if part in _BRACKETS:
-            within = _BRACKETS[part]
+        if part in _LEANING:
+            within = part
+        elif part in ("]", ")"):
+            within = ""
         elif not part.startswith("<"):
             words.append(part)
         else:
             slot = part[1:-1]
-            term, sign = constant[slot] if slot in constant else rng.choice(lexicon[slot])
-            if slot in _SAME_THROUGHOUT:
-                constant[slot] = term, sign
-            elif term in words:
+            # A company named twice is the same one; anything else differs in each place.
+            term, sign = company if slot == "company" else rng.choice(lexicon[slot])
+            if term in words and slot != "company":
                 return None
             words.append(term)
             signs[within] = signs.get(within, 1) * sign
@@ -614,7 +636,7 @@ def _sentence(template: Template, wanted: int, rng: random.Random) -> str | None
 
 
 @cache
-def _lexicon() -> dict[str, tuple[Term, ...]]:
+def _lexicon() -> dict[str, tuple[_Term, ...]]:
     """What may fill each slot."""
     rise, stand_still, gain, add = map(_terms, (_RISE, _STAND_STILL, _GAIN, _ADD))
     decisions = _terms(_DECIDE) + tuple(
@@ -635,9 +657,15 @@ def _lexicon() -> dict[str, tuple[Term, ...]]:
     }.items():
         for number, form in enumerate(forms):
             lexicon[form] = tuple((_inflect(verb)[number], sign) for verb, sign in verbs)
-    names = ["".join(syllables).title() for syllables in product(*_SYLLABLES)]
-    companies = [f"{name} {trade}".strip() for name, trade in zip(names, cycle(_TRADES))]
-    symbols = ["".join(letters) for letters in product(*_SYMBOL_LETTERS)]
+    names = [
+        "".join(syllables).title()
+        for syllables in product(*(part.split("|") for part in _SYLLABLES))
+    ]
+    companies = [
+        f"{name} {trade}".strip()
+        for name, trade in zip(names, cycle(_TRADES.split("|")), strict=False)
+    ]
+    symbols = ["".join(letters) for letters in product(_SYMBOL_LETTERS, repeat=3)]
     unsigned = {slot: terms.split("|") for slot, terms in _UNSIGNED_SLOTS.items()} | {
         "company": companies,
         "partner": companies,
@@ -660,17 +688,14 @@ def _lexicon() -> dict[str, tuple[Term, ...]]:
     return lexicon | {slot: tuple((term, 1) for term in terms) for slot, terms in unsigned.items()}
 
 
-def _terms(signed: _Signed) -> tuple[Term, ...]:
+def _terms(signed: _Signed) -> tuple[_Term, ...]:
     return tuple((term, sign) for sign, terms in signed.items() for term in terms.split("|"))
 
 
-def _inflect(phrase: str) -> tuple[str, str, str, str]:
+def _inflect(phrase: str) -> tuple[str, ...]:
     """Infinitive, third person, past and gerund of a phrase that starts with its verb."""
     verb, *rest = phrase.split(" ")
     third = f"{verb}es" if verb.endswith(("s", "x", "ch", "sh")) else f"{verb}s"
-    stem = verb.removesuffix("e")
-    closed = f"{verb}{verb[-1]}" if verb in _DOUBLED else stem
-    past = _IRREGULAR.get(verb, f"{closed}ed")
-    forms = verb, third, past, f"{closed}ing"
-    infinitive, third, past, gerund = (" ".join([form, *rest]) for form in forms)
-    return infinitive, third, past, gerund
+    stem = f"{verb}{verb[-1]}" if verb in _DOUBLED else verb.removesuffix("e")
+    forms = verb, third, _IRREGULAR.get(verb, f"{stem}ed"), f"{stem}ing"
+    return tuple(" ".join([form, *rest]) for form in forms)

@@ -26,8 +26,8 @@ MAX_TITLE_LENGTH = 2_000
 #: A feature with more equal values in a row than this (a year of sessions) is reported as stuck.
 MAX_CONSTANT_ROWS = 250
 
-#: Smallest and largest value allowed; None leaves a side open.
-Bounds = tuple[float | None, float | None]
+#: Smallest and largest value allowed; infinity leaves a side open.
+Bounds = tuple[float, float]
 
 _PRICES = ("open", "high", "low", "close", "adj_close")
 _QUANTITIES = ("volume", "dividend", "split")
@@ -61,6 +61,10 @@ class _Rule:
     name: str
     expectation: str
     arguments: dict[str, Any]
+
+
+# Great Expectations finds no fault with the columns of a table that has no rows.
+_NOT_EMPTY = _Rule("not_empty", "ExpectTableRowCountToBeBetween", {"min_value": 1})
 
 
 def check_bars(
@@ -210,9 +214,6 @@ def _moment(now: datetime) -> pd.Timestamp:
     if moment.tz is None:
         raise ValueError(f"now needs a time zone, {moment} has none")
     return moment
-
-
-_NOT_EMPTY = _Rule("not_empty", "ExpectTableRowCountToBeBetween", {"min_value": 1})
 
 
 def _present(column: str) -> _Rule:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -67,27 +68,38 @@ class TrainedSentiment:
         negative, _, positive = self.probabilities(texts).astype(np.float64).T
         return positive - negative
 
-    def evaluate(self, texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-        """Compare the likeliest labels of texts with the true ones.
-
-        Returns:
-            ``accuracy``, and ``macro_f1``: the mean of 2 TP / (2 TP + FP + FN) over the labels that
-            occur, be it as truth or as prediction.
+    def confusion(self, texts: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+        """Count texts by true label (index) and likeliest label (columns), both as in ``LABELS``.
 
         Raises:
             ValueError: there are no texts, or a label is unknown.
         """
         actual = _label_numbers(texts, labels)
         predicted = self.probabilities(texts).argmax(axis=1)
-        confusion = np.zeros((len(LABELS), len(LABELS)))
-        np.add.at(confusion, (actual, predicted), 1)
-        hits = confusion.diagonal()
-        occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
-        occurs = occurrences > 0
-        return {
-            "accuracy": float(hits.sum() / len(actual)),
-            "macro_f1": float((2 * hits[occurs] / occurrences[occurs]).mean()),
-        }
+        counts = np.zeros((len(LABELS), len(LABELS)), dtype=np.int64)
+        np.add.at(counts, (actual, predicted), 1)
+        return pd.DataFrame(counts, index=list(LABELS), columns=list(LABELS))
+
+    def evaluate(self, texts: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+        """Compare the likeliest labels of texts with the true ones (:func:`scores`)."""
+        return scores(self.confusion(texts, labels))
+
+
+def scores(confusion: pd.DataFrame) -> dict[str, float]:
+    """Figures of a confusion matrix.
+
+    Returns:
+        ``accuracy``, and ``macro_f1``: the mean of 2 TP / (2 TP + FP + FN) over the labels that
+        occur, be it as truth or as prediction.
+    """
+    counts = confusion.to_numpy(dtype=np.float64)
+    hits = counts.diagonal()
+    occurrences = counts.sum(axis=0) + counts.sum(axis=1)
+    occurs = occurrences > 0
+    return {
+        "accuracy": float(hits.sum() / counts.sum()),
+        "macro_f1": float((2 * hits[occurs] / occurrences[occurs]).mean()),
+    }
 
 
 def train_sentiment(

@@ -4,7 +4,8 @@
 ``price_with_signals``, ``equity_curves``, ...) and turns it into bytes with ``png``, ``svg`` and
 ``data_uri``; :mod:`~rnn_pipeline.reporting.tables` formats values and writes Markdown tables
 (``table_markdown``, ``evidence_table_markdown``); :mod:`~rnn_pipeline.reporting.html` renders a
-``Report`` into one self-contained page with ``render_report``. :mod:`~rnn_pipeline.reporting.style`
-holds the palette and the layout they share. Nothing is estimated here: every figure arrives in a
-frame, computed by the wing it belongs to.
+``Report`` into one self-contained page with ``render_report``, and
+:mod:`~rnn_pipeline.reporting.assemble` fills that ``Report`` from stored frames.
+:mod:`~rnn_pipeline.reporting.style` holds the palette and the layout they share. What is shown was
+computed by the wing it belongs to.
 """

@@ -154,6 +154,8 @@ class Table:
 
     columns: tuple[Column, ...]
     groups: tuple[Group, ...]
+    remark: str = ""
+    """Name of a value that is written in words below its row."""
 
     def __bool__(self) -> bool:
         return any(group.rows for group in self.groups)
@@ -176,12 +178,12 @@ DECISION_COLUMNS = (
     Column("signal", "Signal", "signal"),
     Column("grade", "Evidence", "grade"),
     Column("position", "Position"),
-    Column("reason", "What and why", "reason"),
+    Column("action", "Action", "action"),
 )
 METRIC_COLUMNS = (
     Column("title", "Model", "name"),
     Column("n", "n"),
-    Column("mse_ratio", "MSE ÷ zero’s"),
+    Column("mse_ratio", "MSE ÷ zero"),
     Column("mae", "MAE"),
     Column("r2_vs_zero", "R² vs zero"),
     Column("hit_rate", "Hit rate"),
@@ -204,7 +206,7 @@ HEADLINE_COLUMNS = (
     Column("published_at", "Published (UTC)", "moment"),
     Column("ticker", "Ticker", "name"),
     Column("score", "Score"),
-    Column("title", "Headline", "text"),
+    Column("title", "Headline", "long"),
 )
 SENTIMENT_COLUMNS = (
     Column("title", "Model", "name"),
@@ -222,7 +224,7 @@ DATA_COLUMNS = (
 QUARANTINE_COLUMNS = (
     Column("table_name", "Table", "text"),
     Column("ticker", "Ticker", "text"),
-    Column("rule", "Rule broken", "text"),
+    Column("rule", "Rule broken", "long"),
     Column("rows", "Rows"),
 )
 
@@ -249,8 +251,8 @@ def render_report(report: Report) -> str:
         verdict=verdict(report.evidence),
         basis=_basis(report),
         holdings=_holdings(report.decisions),
-        decisions=Table(DECISION_COLUMNS, (Group(decisions[:ROW_LIMIT]),)),
-        more_decisions=Table(DECISION_COLUMNS, (Group(decisions[ROW_LIMIT:]),)),
+        decisions=Table(DECISION_COLUMNS, (Group(decisions[:ROW_LIMIT]),), "reason"),
+        more_decisions=Table(DECISION_COLUMNS, (Group(decisions[ROW_LIMIT:]),), "reason"),
         statuses=report.statuses.to_dict("records"),
         metrics=pooled,
         metrics_by_ticker=by_ticker,
@@ -274,22 +276,22 @@ def verdict(evidence: pd.DataFrame) -> str:
     """
     if evidence.empty:
         return "No forecast has been tested yet, so there is no evidence."
-    graded = evidence[evidence["grade"] != "none"]
-    if graded.empty:
+    strength = evidence["grade"].map(GRADES.index)
+    best = strength.groupby(evidence["ticker"]).max()
+    if not best.any():
         return "No evidence that any model beats the zero forecast on these tickers."
-    n_tickers = evidence["ticker"].nunique()
-    findings = []
-    for grade in reversed(GRADES):
-        rows = graded[graded["grade"] == grade]
-        for model in in_order(rows["model"]):
-            tickers = sorted(rows.loc[rows["model"] == model, "ticker"])
-            where = (
-                _list(tickers) if len(tickers) <= 4 else f"{len(tickers)} of {n_tickers} tickers"
-            )
-            findings.append(f"{grade} evidence for {display_name(model)} on {where}")
-    rest = n_tickers - graded["ticker"].nunique()
-    if rest:
-        findings.append(f"none on the other {rest} ticker{'s' * (rest > 1)}")
+    findings: list[str] = []
+    for level in reversed(range(len(GRADES))):
+        tickers = sorted(best.index[best == level])
+        if not tickers:
+            continue
+        carriers = evidence[strength == level].groupby("ticker")["model"].agg(in_order)
+        named = [
+            f"{ticker} ({', '.join(map(display_name, carriers[ticker]))})" if level else ticker
+            for ticker in tickers
+        ]
+        where = _list(named) if len(tickers) <= 4 else f"{len(tickers)} of {len(best)} tickers"
+        findings.append(f"{GRADES[level]} {'' if findings else 'evidence '}on {where}")
     sentence = "; ".join(findings)
     return sentence[0].upper() + sentence[1:] + "."
 
@@ -316,9 +318,9 @@ def _holdings(decisions: pd.DataFrame) -> str:
         return ""
     gross, net = decisions["position"].abs().sum(), decisions["position"].sum()
     if not gross:
-        return "Nothing is bought: everything stays in cash."
+        return "From the next open everything is in cash."
     return (
-        f"From the next open: {format_value(gross, '.1%')} of the account at risk,"
+        f"Positions from the next open: {format_value(gross, '.1%')} gross,"
         f" {format_value(net, '+.1%')} net."
     )
 
@@ -353,9 +355,8 @@ def _metrics(report: Report) -> tuple[Table, Table]:
             model = record["model"]
             record["title"] = display_name(model)
             record["quiet"] = model in BASELINES
-            record["interval"] = [
-                50 + 50 * (record[end] - 0.5) / reach for end in ("hit_low", "hit_rate", "hit_high")
-            ]
+            ends = [record[end] for end in ("hit_low", "hit_rate", "hit_high")]
+            record["interval"] = [50 + 50 * (end - 0.5) / reach for end in ends]
             record["grade"] = grades.get((ticker, model))
             if ticker == POOLED and model not in BASELINES:
                 record["grade"] = _reached(report.evidence, model)

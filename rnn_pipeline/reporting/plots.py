@@ -51,6 +51,9 @@ ROW_LIMIT = 30
 FEATURE_LIMIT = 24
 MODEL_LIMIT = 6
 
+GAP = "\u2002"
+"""An en space: SVG runs plain spaces together."""
+
 LOSS_HUES = {"train_loss": INK, "val_loss": BLUE}
 CONTRIBUTIONS = {"price_contribution": BLUE, "sentiment_contribution": PURPLE}
 ROLES = {
@@ -168,6 +171,8 @@ def price_with_signals(bars: pd.DataFrame, signals: pd.DataFrame) -> Figure:
     if bars.empty:
         return nothing_to_draw(title, "No bars yet.", width=WIDE)
     bars = _recent(bars)
+    if signals.empty:
+        signals = bars.head(0).assign(signal=0.0)
     signals = signals[signals["session"] >= bars["session"].min()].sort_values("session")
     names, note = few(bars["ticker"], PANEL_LIMIT)
     columns = panel_columns(len(names))
@@ -192,7 +197,7 @@ def price_with_signals(bars: pd.DataFrame, signals: pd.DataFrame) -> Figure:
         if len(mine):
             label = f"{mine['label'].iloc[-1]} " if "label" in mine else ""
             now = label + format_value(mine["signal"].iloc[-1], "+.2f")
-        price.set_title(f"{name}  {own['adj_close'].iloc[-1]:,.2f}  {now}")
+        price.set_title(f"{name}{GAP}{own['adj_close'].iloc[-1]:,.2f}{GAP}{now}")
     return figure
 
 
@@ -367,7 +372,7 @@ def equity_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     if not drawn:
         return nothing_to_draw(title, "No backtest yet.", width=WIDE)
     figure = new_figure(title, height=4.0)
-    growth, drawdown = panels(figure, ["Equity"], (2.2, 1), columns=1)["Equity"]
+    growth, drawdown = panels(figure, [""], (2.2, 1), columns=1)[""]
     looks = line_styles(drawn)
     ends: dict[str, tuple[object, float, str]] = {}
     # Benchmarks are drawn first, so that a strategy lies on top of them.
@@ -383,7 +388,7 @@ def equity_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     if every["equity"].min() > 0 and every["equity"].max() > 4 * every["equity"].min():
         growth.set_yscale("log", base=2)
         growth.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        growth.set_title("Equity, log scale")
+        growth.set_title("Log scale")
     growth.axhline(1.0, color=INK, linewidth=0.6, alpha=0.6)
     drawdown.set_title("Drawdown")
     drawdown.set_ylim(top=0)
@@ -537,7 +542,7 @@ def confusion(matrix: np.ndarray | pd.DataFrame, labels: Sequence[str]) -> Figur
     totals = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     for row, column in np.ndindex(size, size):
-        cell = f"{counts[row, column]:,.0f}   {format_value(share[row, column], '.0%')}"
+        cell = f"{counts[row, column]:,.0f}{GAP}{format_value(share[row, column], '.0%')}"
         axes.text(column, row + 0.1, cell, va="bottom")
         axes.barh(
             row + 0.22,
@@ -581,7 +586,8 @@ def _tint(colour: str, alpha: np.ndarray) -> np.ndarray:
 
 def _signal_scale(signal: np.ndarray | pd.Series) -> float:
     """The end of the signal's axis: ±1 would hide signals that never leave ±0.1."""
-    furthest = float(np.nanmax(np.abs(signal), initial=0.0))
+    size = np.abs(np.asarray(signal, dtype="float64"))
+    furthest = size[np.isfinite(size)].max(initial=0.0)
     return next((end for end in (0.1, 0.25, 0.5) if furthest <= end), 1.0)
 
 
@@ -589,7 +595,7 @@ def _legend_above(axes: Axes) -> None:
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.01, 1.0),
-        ncols=3,
+        ncols=4,
         borderaxespad=0.0,
         handlelength=1.2,
         columnspacing=1.4,

@@ -30,7 +30,7 @@ GREY = (*BASELINES, "buy_and_hold", "cash")
 DASHES = ("-", "--", ":", "-.")
 ACRONYMS = frozenset({"lstm", "gru", "rnn", "ic"})
 
-WIDE, HALF = 9.6, 5.0
+WIDE, HALF = 10.6, 5.1
 """Figure widths in inches: the full page, and half of it."""
 
 PARAMETERS = {
@@ -120,18 +120,18 @@ def new_figure(title: str, note: str = "", *, width: float = WIDE, height: float
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05, wspace=0.03, hspace=0.03)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.05, wspace=0.03, hspace=0.03)
     figure = Figure(figsize=(width, height), layout=layout)
-    figure.suptitle(title, x=0.008, ha="left", fontsize=10.5, fontweight="bold")
+    figure.suptitle(title, x=0.002, ha="left", fontsize=10.5, fontweight="bold")
     if note:
-        figure.supxlabel(note, x=0.008, ha="left", fontsize=8.0)
+        figure.supxlabel(note, x=0.002, ha="left", fontsize=8.0)
     return figure
 
 
 def nothing_to_draw(title: str, sentence: str, *, width: float = HALF) -> Figure:
     """The picture of an empty frame: a sentence in place of axes."""
     figure = new_figure(title, width=width, height=0.9)
-    figure.text(0.008, 0.3, sentence, ha="left", va="center")
+    figure.text(0.002, 0.3, sentence, ha="left", va="center")
     return figure
 
 

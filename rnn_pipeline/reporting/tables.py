@@ -78,7 +78,7 @@ def format_value(value: object, spec: str = "") -> str:
         >>> format_value(float("nan"), ".2f")
         '–'
     """
-    if pd.isna(value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return MISSING
     if not spec:
         return f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else str(value)
@@ -156,6 +156,6 @@ def evidence_table_markdown(frame: pd.DataFrame) -> str:
 
 def _escape(text: str) -> str:
     """Make a cell plain text to any Markdown renderer: no markup, no HTML, no line break."""
-    plain = " ".join(text.split())
+    plain = " ".join(text.splitlines())
     plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", plain)

@@ -23,6 +23,7 @@ DECISION_COLUMNS = (
     "known_at",
 )
 LIMIT_REASONS = {
+    "weak_signal": "that is too weak to act on",
     "volatility_unknown": "nothing is risked while the volatility is unknown",
     "long_only": "short positions are not allowed, so nothing is held",
     "max_gross": "the limit on gross exposure sets the weight",

@@ -18,8 +18,8 @@ def size_positions(
 
     The weight is signal * target_volatility / annual volatility (Moskowitz, Ooi and Pedersen 2012),
     cut at ``max_weight``, not below 0 when ``long_only``; then all weights of a session are scaled
-    down alike until their absolute sum is at most ``max_gross``. Without evidence, or while the
-    volatility is unknown or zero, the weight is 0.
+    down alike until their absolute sum is at most ``max_gross``. The weight is 0 without evidence,
+    for a signal that is labelled HOLD, and while the volatility is unknown or zero.
 
     Args:
         signals: ticker, session, signal (-1..1), grade.
@@ -29,8 +29,8 @@ def size_positions(
 
     Returns:
         Sorted by ticker and session: position (fraction of the account, held from the next open),
-        limited_by (what set it: "evidence", "volatility_unknown", "long_only", "max_gross",
-        "max_weight" or "volatility_target").
+        limited_by (what set it: "evidence", "weak_signal", "volatility_unknown", "long_only",
+        "max_gross", "max_weight" or "volatility_target").
 
     Raises:
         ValueError: a column is missing, a signal is not finite, or a row stands twice.
@@ -43,7 +43,10 @@ def size_positions(
     )
     annual = frame["volatility_20"] * np.sqrt(sessions_per_year)
     graded, known = frame["grade"] != "none", annual > 0
-    asked = (frame["signal"] * spec.target_volatility / annual.where(known)).where(graded & known)
+    acts = ~frame["signal"].between(spec.sell_below, spec.buy_above)
+    asked = (frame["signal"] * spec.target_volatility / annual.where(known)).where(
+        graded & acts & known
+    )
     asked = asked.fillna(0.0)
     allowed = asked.clip(lower=0.0) if spec.long_only else asked
     capped = allowed.clip(-spec.max_weight, spec.max_weight)
@@ -51,8 +54,8 @@ def size_positions(
     crowded = gross > spec.max_gross
     position = (capped * spec.max_gross / gross).where(crowded, capped)
     limited_by = np.select(
-        [~graded, ~known, allowed != asked, crowded, capped != allowed],
-        ["evidence", "volatility_unknown", "long_only", "max_gross", "max_weight"],
+        [~graded, ~acts, ~known, allowed != asked, crowded, capped != allowed],
+        ["evidence", "weak_signal", "volatility_unknown", "long_only", "max_gross", "max_weight"],
         "volatility_target",
     )
     return frame.assign(position=position, limited_by=pd.Series(limited_by, dtype="str"))[

@@ -49,6 +49,12 @@ def test_nothing_is_risked_without_evidence() -> None:
     assert sized([1.0], [0.2], grade="none") == ([0.0], ["evidence"])
 
 
+def test_a_signal_within_the_thresholds_is_not_acted_on() -> None:
+    positions, reasons = sized([0.2, -0.2, 0.21, -0.21], [0.8] * 4)
+    assert positions == pytest.approx([0.0, 0.0, 0.0525, -0.0525])
+    assert reasons == ["weak_signal"] * 2 + ["volatility_target"] * 2
+
+
 def test_nothing_is_risked_where_volatility_has_no_row() -> None:
     signals, volatility = frames([1.0], [0.2])
     row = size_positions(signals, volatility.iloc[:0], SPEC, 256).iloc[0]

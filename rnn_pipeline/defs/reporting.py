@@ -1,0 +1,83 @@
+"""The report that a person reads in the morning."""
+
+import dagster as dg
+import pandas as pd
+
+from rnn_pipeline.defs.evidence import walk_forward_forecasts
+from rnn_pipeline.defs.features import SENTIMENT_MODEL
+from rnn_pipeline.defs.metadata import show
+from rnn_pipeline.defs.partitions import SETTINGS, universe
+from rnn_pipeline.defs.resources import WAREHOUSE_POOL, WarehouseResource
+from rnn_pipeline.defs.trading import trading_decisions
+from rnn_pipeline.reporting import plots
+from rnn_pipeline.reporting.assemble import assemble
+from rnn_pipeline.reporting.html import HEADLINE_LIMIT, render_report, verdict
+from rnn_pipeline.reporting.tables import evidence_table_markdown
+from rnn_pipeline.warehouse.payloads import write_atomically
+
+REPORT = SETTINGS.report_dir / "walk_forward_report.html"
+
+
+@dg.asset(
+    deps=[walk_forward_forecasts, trading_decisions],
+    pool=WAREHOUSE_POOL,
+    group_name="evidence",
+    kinds={"html"},
+)
+def walk_forward_report(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource
+) -> dg.MaterializeResult:
+    """One HTML page: today's decisions, and whether the models behind them have earned any trust.
+
+    Models stand beside the zero forecast, persistence and reversal; the account beside buy-and-hold
+    and cash, after costs, filled at the next open.
+    """
+    from rnn_pipeline.networks.sentiment import load_sentiment, scores
+
+    store = warehouse.store
+    tickers = list(universe(SETTINGS))
+    mine = {"ticker": tickers}
+    model = load_sentiment(SENTIMENT_MODEL)
+    corpus = store.rows("labelled_headlines", "headline, label", split="test")
+    headlines = store.headlines(tickers)
+    newest = headlines.nlargest(HEADLINE_LIMIT, "published_at")
+    confusion = model.confusion(corpus["headline"].tolist(), corpus["label"].tolist())
+    report = assemble(
+        SETTINGS,
+        bars=store.bars(tickers),
+        headlines=headlines.assign(
+            score=pd.Series(model.score(newest["title"].tolist()), index=newest.index)
+        ),
+        news_sentiment=store.rows("news_sentiment", **mine),
+        forecasts=store.rows("walk_forward_forecasts", **mine),
+        trading_signals=store.rows("trading_signals", **mine),
+        decisions=store.rows("trading_decisions", **mine),
+        statuses=store.rows("window_sets", "ticker, status", folds=0, **mine),
+        fold_table=store.rows("folds"),
+        history=store.rows("training_history", **mine),
+        quarantine=store.rows("quarantine", **mine),
+        sentiment_metrics=pd.DataFrame(
+            [{"model": "sentiment", "n": len(corpus), **scores(confusion)}]
+        ),
+        confusion=confusion,
+        lineage={
+            "features": sorted(set(store.rows("model_features", **mine)["feature_set_hash"])),
+            "checkpoints": sorted(store.rows("checkpoints", **mine)["checkpoint_hash"].str[:16]),
+        },
+    )
+    write_atomically(REPORT, render_report(report).encode())
+    show(
+        context,
+        evidence=dg.MarkdownMetadataValue(evidence_table_markdown(report.metrics)),
+        equity=plots.equity_curves(report.equity),
+        ic_by_fold=plots.ic_through_time(report.metrics_by_fold, report.fold_table),
+        hit_rates=plots.hit_rates(report.metrics_by_ticker),
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "verdict": verdict(report.evidence),
+            "report": dg.MetadataValue.path(REPORT),
+            "session": f"{report.session:%Y-%m-%d}",
+            "networks_forecasts": int(report.metrics["n"].max()) if len(report.metrics) else 0,
+        }
+    )

@@ -1,0 +1,48 @@
+"""Small frames with the columns of the contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+MODELS = ("lstm", "gru", "zero", "persistence", "sentiment")
+
+
+def walk(tickers: list[str], sessions: int = 300) -> pd.DataFrame:
+    """Bars, signals and sentiment in one frame: the plots take the columns they need."""
+    random = np.random.default_rng(0)
+    axis = pd.bdate_range("2012-01-02", periods=sessions)
+    frames = []
+    for ticker in tickers:
+        price, mood = random.normal(0, 0.3, (2, sessions)).clip(-0.4, 0.4)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "ticker": ticker,
+                    "session": axis,
+                    "adj_close": 50 * np.exp(np.cumsum(random.normal(0, 0.02, sessions))),
+                    "price_contribution": price,
+                    "sentiment_contribution": mood,
+                    "signal": price + mood,
+                    "label": "HOLD",
+                    "sentiment_mean_5": mood,
+                    "news_count": random.integers(0, 4, sessions),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def scored(**by: list[object]) -> pd.DataFrame:
+    """Metrics of every model for every value of one key; without a key, pooled."""
+    [(key, values)] = by.items() if by else [("all", [0])]
+    rows = [
+        {key: value, "model": model, "n": 1234.0, "mse": 2e-4 if model == "zero" else 3e-4}
+        | {"mae": 0.01, "r2_vs_zero": -0.5, "ic": 0.012, "ic_t": 0.4}
+        | dict(zip(("hit_low", "hit_rate", "hit_high"), (0.48, 0.51, 0.54), strict=True))
+        for value in values
+        for model in MODELS
+    ]
+    frame = pd.DataFrame(rows)
+    frame.loc[frame["model"] == "zero", ["hit_low", "hit_rate", "hit_high", "ic", "ic_t"]] = np.nan
+    return frame if by else frame.drop(columns="all")
