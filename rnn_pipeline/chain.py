@@ -22,11 +22,10 @@ import torch
 
 from rnn_pipeline.evidence.lookahead import Knowledge
 from rnn_pipeline.evidence.significance import walk_forward_evidence
-from rnn_pipeline.features import price
+from rnn_pipeline.features import catalogue, price
 from rnn_pipeline.features.folds import Fold, walk_forward
 from rnn_pipeline.features.model import model_columns, model_features
-from rnn_pipeline.features.price import Feature
-from rnn_pipeline.features.sentiment import SENTIMENT_FEATURES, SPAN, news_sentiment
+from rnn_pipeline.features.sentiment import NEWS_REACH, SPAN, news_sentiment
 from rnn_pipeline.features.windows import (
     FoldData,
     ModelMatrix,
@@ -49,9 +48,6 @@ from rnn_pipeline.trading.decisions import decide
 from rnn_pipeline.trading.positions import size_positions
 from rnn_pipeline.warehouse import Warehouse
 
-#: Calendar days before a session in which headlines usable at it can have been published.
-NEWS_REACH = pd.Timedelta(days=15)
-
 Frame = pd.DataFrame
 
 
@@ -70,7 +66,7 @@ class Stages:
     Attributes:
         universe: the tickers, from all rows of raw bars.
         bars: point-in-time bars for computing rows of a range (``Warehouse.bars_by_era``).
-        price_features: features of bars.
+        price_features: features of bars, beside the bars of tickers that are not computed.
         targets: what forecasts are measured against.
         sentiment_model: the trained sentiment network.
         news_sentiment: headlines to rows of sentiment.
@@ -89,7 +85,7 @@ class Stages:
 
     universe: Callable[[Frame], list[str]] = lambda bars: sorted(bars["ticker"].unique())
     bars: Callable[[Warehouse, Sequence[str], date, date, int], Frame] = Warehouse.bars_by_era
-    price_features: Callable[[Frame, Sequence[Feature]], Frame] = price.price_features
+    price_features: Callable[[Frame, Frame], Frame] = catalogue.feature_table
     targets: Callable[[Frame, int], Frame] = price.targets
     sentiment_model: Callable[[Frame, SentimentSpec], TrainedSentiment] = sentiment_of
     news_sentiment: Callable[..., Frame] = news_sentiment
@@ -143,10 +139,9 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
     axis = calendar.sessions(first, last)
     closes = pd.Series(calendar.closes(axis), index=axis)
 
-    features = price.PRICE_FEATURES
-    bars = stages.bars(store, tickers, first, last, price.warm_up(features))
-    prices = stages.price_features(bars, features).assign(
-        feature_set_hash=price.feature_set_hash(features)
+    bars = stages.bars(store, tickers, first, last, catalogue.WARM_UP)
+    prices = stages.price_features(bars, bars.iloc[:0]).assign(
+        feature_set_hash=catalogue.feature_table_hash()
     )
     outcomes = stages.targets(bars, model.horizon).dropna(subset="target")
 
@@ -157,8 +152,7 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
     )
     sentiment = stages.news_sentiment(headlines, sessions, calendar, sentiment_network.score)
 
-    declared = [feature.name for feature in features]
-    columns = model_columns(model.features, [*declared, *SENTIMENT_FEATURES])
+    columns = model_columns(model.features)
     shown = stages.model_features(prices, sentiment, columns)
     matrix = ModelMatrix.build(shown, columns)
     folds = stages.folds(len(axis), settings.folds, model.horizon)

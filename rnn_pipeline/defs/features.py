@@ -1,7 +1,6 @@
 """What the networks see: price features, daily sentiment, their join, and the windows over it."""
 
 import shutil
-from datetime import timedelta
 
 import dagster as dg
 import pandas as pd
@@ -18,18 +17,14 @@ from rnn_pipeline.defs.partitions import (
     tickers_of,
 )
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
-from rnn_pipeline.features import price
+from rnn_pipeline.features import catalogue, model, price, sentiment
 from rnn_pipeline.features.folds import fold_table, walk_forward
-from rnn_pipeline.features.sentiment import SENTIMENT_FEATURES, daily_sentiment
 from rnn_pipeline.features.windows import ModelMatrix, fold_status, window_index
 from rnn_pipeline.market.quality import check_features
 from rnn_pipeline.reporting import plots
 
 #: The columns of a window, in their order.
-COLUMNS = (*(feature.name for feature in price.PRICE_FEATURES), *SENTIMENT_FEATURES)
-
-#: Calendar days that surely hold the sessions which a row of daily sentiment looks back on.
-_SENTIMENT_WARM_UP = timedelta(days=45)
+COLUMNS = model.model_columns(SETTINGS.model.features)
 
 SENTIMENT_MODEL = SETTINGS.checkpoint_dir / "sentiment.safetensors"
 
@@ -55,21 +50,24 @@ def price_features(
 ) -> dg.MaterializeResult:
     """Causal, scale-free features of every session, each from the bars known at its close.
 
+    Features that compare tickers look at every ticker of the warehouse, whichever are materialized.
     Beside them the targets whose outcome these sessions brought: the log return over the horizon
     that ended here.
     """
     span = span_of(context)
     store = warehouse.store
-    features = (*price.PRICE_FEATURES, *price.MOVING_AVERAGES)
-    bars = store.bars_by_era(span.tickers, span.first, span.last, price.warm_up(features))
-    rows = price.price_features(bars, features)
+    bars = store.bars_by_era(span.tickers, span.first, span.last, catalogue.WARM_UP)
+    rest = sorted(set(store.tickers()) - set(span.tickers))
+    others = store.bars_by_era(rest, span.first, span.last, catalogue.UNIVERSE_WARM_UP)
+    rows = catalogue.feature_table(bars, others)
+    made_by = catalogue.feature_table_hash()
     outcomes = price.targets(bars, SETTINGS.model.horizon).dropna(subset="target")
     outcomes = outcomes[outcomes["target_session"] >= pd.Timestamp(span.first)]
     days = (span.first, span.last)
     with store.batch() as batch:
         batch.replace(
             "price_features",
-            rows.assign(feature_set_hash=price.feature_set_hash(features), run_id=context.run_id),
+            rows.assign(feature_set_hash=made_by, run_id=context.run_id),
             ticker=span.tickers,
             session=days,
         )
@@ -82,9 +80,7 @@ def price_features(
         )
     names = [feature.name for feature in price.PRICE_FEATURES]
     warm = rows.dropna(subset=names)
-    verdict = check_features(
-        warm, {feature.name: feature.bounds for feature in price.PRICE_FEATURES}
-    )
+    verdict = check_features(rows, catalogue.BOUNDS, warm_up=True)
     show(
         context,
         distributions=plots.feature_distributions(warm, names),
@@ -95,7 +91,8 @@ def price_features(
             **ranges(rows),
             "rows_in_warm_up": len(rows) - len(warm),
             "targets": len(outcomes),
-            "feature_set_hash": price.feature_set_hash(features),
+            "features": len(catalogue.NAMES),
+            "feature_set_hash": made_by,
         },
         check_results=[holds("price_features_hold", verdict)],
     )
@@ -122,14 +119,14 @@ def news_sentiment(
 
     span = span_of(context)
     store = warehouse.store
-    model = load_sentiment(SENTIMENT_MODEL)
-    sessions = store.bars(span.tickers, span.first - _SENTIMENT_WARM_UP, span.last)
-    start = pd.Timestamp(span.first - 2 * _SENTIMENT_WARM_UP, tz="UTC")
-    headlines = store.headlines(span.tickers, start, sessions["known_at"].max())
-    headlines["usable_session"] = market.calendar.session_of(headlines["usable_at"])
-    headlines["score"] = model.score(headlines["title"].tolist())
-    rows = daily_sentiment(headlines, sessions[["ticker", "session", "known_at"]])
-    rows = rows[rows["session"] >= pd.Timestamp(span.first)]
+    sessions = store.bars_by_era(span.tickers, span.first, span.last, sentiment.SPAN - 1)
+    headlines = store.headlines(
+        span.tickers,
+        sessions["session"].min().tz_localize("UTC") - sentiment.NEWS_REACH,
+        sessions["known_at"].max(),
+    )
+    score = load_sentiment(SENTIMENT_MODEL).score
+    rows = sentiment.news_sentiment(headlines, sessions, market.calendar, score)
     with store.batch() as batch:
         batch.replace(
             "news_sentiment",
@@ -163,12 +160,9 @@ def model_features(
     store = warehouse.store
     days = {"ticker": span.tickers, "session": (span.first, span.last)}
     prices = store.rows("price_features", **days)
-    sentiment = store.rows("news_sentiment", **days)
-    keys = ["ticker", "session"]
-    rows = prices.merge(sentiment[[*keys, *SENTIMENT_FEATURES]], on=keys)
+    rows = model.model_features(prices, store.rows("news_sentiment", **days), COLUMNS)
     with store.batch() as batch:
-        kept = rows[[*keys, "known_at", "feature_set_hash", *COLUMNS]]
-        batch.replace("model_features", kept.assign(run_id=context.run_id), **days)
+        batch.replace("model_features", rows.assign(run_id=context.run_id), **days)
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from rnn_pipeline.features.catalogue import NAMES
 from rnn_pipeline.features.price import PRICE_FEATURES
-from rnn_pipeline.features.sentiment import SENTIMENT_FEATURES
+from rnn_pipeline.features.sentiment import DECLARED_SENTIMENT, SENTIMENT_FEATURES
 
 DEFAULT_FEATURES = (*(feature.name for feature in PRICE_FEATURES), *SENTIMENT_FEATURES)
 """The columns of a window where the settings name none, in their order."""
@@ -19,16 +20,16 @@ DEFAULT_FEATURES = (*(feature.name for feature in PRICE_FEATURES), *SENTIMENT_FE
 _KEYS = ["ticker", "session"]
 
 
-def model_columns(wanted: Sequence[str], declared: Sequence[str]) -> tuple[str, ...]:
+def model_columns(wanted: Sequence[str]) -> tuple[str, ...]:
     """The columns of the model matrix, in the order asked for.
 
     Args:
         wanted: names from ``model.features``; none means `DEFAULT_FEATURES`.
-        declared: names that there are.
 
     Raises:
         ValueError: a name is not declared, or stands twice.
     """
+    declared = (*NAMES, *DECLARED_SENTIMENT)
     unknown = [name for name in wanted if name not in declared]
     if unknown:
         raise ValueError(
@@ -49,5 +50,5 @@ def model_features(
     Returns:
         ticker, session, known_at, feature_set_hash and ``columns``.
     """
-    rows = prices.merge(sentiment[[*_KEYS, *SENTIMENT_FEATURES]], on=_KEYS)
+    rows = prices.merge(sentiment[[*_KEYS, *DECLARED_SENTIMENT]], on=_KEYS)
     return rows[[*_KEYS, "known_at", "feature_set_hash", *columns]]

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 #: Sessions over which the mean and the deviation are taken, the row's own included.
 SPAN = 5
 
+#: A headline usable at a session became so after the session before it closed: days that surely
+#: hold both, the longest closures of an exchange included.
+NEWS_REACH = pd.Timedelta(days=15)
+
 #: The columns that describe a session's news to the networks.
 SENTIMENT_FEATURES = ("sentiment", "news_count", f"sentiment_mean_{SPAN}", f"sentiment_std_{SPAN}")
+
+#: Those, and what else is kept of a session's news.
+DECLARED_SENTIMENT = (*SENTIMENT_FEATURES, f"sentiment_momentum_{SPAN}", "sentiment_dispersion")
 
 _KEY = ["ticker", "session"]
 
@@ -67,8 +74,10 @@ def daily_sentiment(scored: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFram
         One row for every row of ``sessions``, sorted by ticker and session: ``sentiment`` (mean
         score, -1 to 1, 0.0 without news), ``news_count``, ``sentiment_mean_5`` and
         ``sentiment_std_5`` (over sessions, not headlines; the deviation is the population's, as it
-        describes these five and estimates nothing; NaN in a ticker's first four rows), and
-        ``known_at``.
+        describes these five and estimates nothing; NaN in a ticker's first four rows),
+        ``sentiment_momentum_5`` (``sentiment`` less its mean, NaN likewise),
+        ``sentiment_dispersion`` (population deviation of the session's scores, 0.0 for fewer than
+        two), and ``known_at``.
 
     Raises:
         ValueError: a score is missing or outside -1..1, or a ticker and session stands twice.
@@ -91,13 +100,19 @@ def daily_sentiment(scored: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFram
             " give one row per ticker and session"
         )
     # pandas adds up a group in the order of its rows: sorted, that is the order of the scores.
-    by_session = (
+    groups = (
         scored[["ticker"]]
         .assign(session=scored["usable_session"].astype(rows["session"].dtype), score=scores)
         .sort_values([*_KEY, "score"])
-        .groupby(_KEY, as_index=False)
-        .agg(sentiment=("score", "mean"), news_count=("score", "size"))
+        .groupby(_KEY)["score"]
     )
+    by_session = pd.DataFrame(
+        {
+            "sentiment": groups.mean(),
+            "news_count": groups.size(),
+            "sentiment_dispersion": groups.std(ddof=0),
+        }
+    ).reset_index()
     rows = rows.merge(by_session, on=_KEY, how="left", validate="many_to_one")
     rows["sentiment"] = rows["sentiment"].fillna(0.0)
     rows["news_count"] = rows["news_count"].fillna(0).astype("int64")
@@ -106,9 +121,11 @@ def daily_sentiment(scored: pd.DataFrame, sessions: pd.DataFrame) -> pd.DataFram
     )
     rows[f"sentiment_mean_{SPAN}"] = mean
     rows[f"sentiment_std_{SPAN}"] = std
+    rows[f"sentiment_momentum_{SPAN}"] = rows["sentiment"] - mean
+    rows["sentiment_dispersion"] = rows["sentiment_dispersion"].fillna(0.0)
     if "in_era" in rows:
         rows = rows[rows["in_era"]].sort_values(_KEY, ignore_index=True)
-    return rows[[*_KEY, *SENTIMENT_FEATURES, "known_at"]]
+    return rows[[*_KEY, *DECLARED_SENTIMENT, "known_at"]]
 
 
 def _trailing(values: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

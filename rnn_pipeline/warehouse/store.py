@@ -254,6 +254,11 @@ class Warehouse:
             [list(tickers), first, last],
         )
 
+    def tickers(self) -> list[str]:
+        """Every ticker of which there is a final bar, in alphabetical order."""
+        known = self.read("SELECT DISTINCT ticker FROM raw_ohlcv WHERE is_final ORDER BY ticker")
+        return known["ticker"].tolist()
+
     def last_session(self, tickers: Iterable[str] | None = None) -> date | None:
         """The newest final bar's session, of these tickers or of all; None without bars."""
         where, parameters = _where({"ticker": None if tickers is None else list(tickers)})

@@ -15,7 +15,7 @@ import pandas as pd
 
 from rnn_pipeline.chain import STAGES, Stages, sentiment_of
 from rnn_pipeline.evidence.lookahead import Knowledge
-from rnn_pipeline.features.price import Feature, price_features
+from rnn_pipeline.features.catalogue import feature_table
 from rnn_pipeline.features.sentiment import news_sentiment
 from rnn_pipeline.features.text import Vocabulary
 from rnn_pipeline.features.windows import FoldData, Scaler, fold_datasets
@@ -71,11 +71,11 @@ def wavelet_over_the_whole_series(_: Knowledge) -> Stages:
             approximation = pairs.ravel()[:length]
         return np.exp(approximation)
 
-    def leaky(bars: Frame, features: Sequence[Feature]) -> Frame:
+    def leaky(bars: Frame, others: Frame) -> Frame:
         bars = bars.sort_values(["ticker", "era", "session"], ignore_index=True)
         factor = bars["close"] / bars["adj_close"]
         smooth = bars.groupby(["ticker", "era"])["adj_close"].transform(denoised)
-        return price_features(bars.assign(adj_close=smooth, close=smooth * factor), features)
+        return feature_table(bars.assign(adj_close=smooth, close=smooth * factor), others)
 
     return replace(STAGES, price_features=leaky)
 
@@ -89,8 +89,8 @@ def target_inside_the_features(_: Knowledge) -> Stages:
 
 
 def centred_rolling_window(_: Knowledge) -> Stages:
-    def leaky(bars: Frame, features: Sequence[Feature]) -> Frame:
-        rows = price_features(bars, features)
+    def leaky(bars: Frame, others: Frame) -> Frame:
+        rows = feature_table(bars, others)
         kept = bars[bars["in_era"]].sort_values(["ticker", "session"])
         smooth = kept.groupby("ticker")["adj_close"].transform(
             lambda close: close.rolling(5, center=True).mean()
@@ -155,15 +155,16 @@ def forward_filled_delisting(knowledge: Knowledge) -> Stages:
     closes = knowledge.bars.groupby("session")["known_at"].min()
 
     def leaky(store: Warehouse, *arguments: Any) -> Frame:
+        bars = store.bars_by_era(*arguments)
         filled = [
             own.set_index("session")
             .reindex(axis[axis >= own["session"].min()], method="ffill")
             .rename_axis("session")
             .reset_index()
-            for _, own in store.bars_by_era(*arguments).groupby(["ticker", "era"])
+            for _, own in bars[bars["in_era"]].groupby("ticker")
         ]
         bars = pd.concat(filled, ignore_index=True)
-        return bars.assign(known_at=bars["session"].map(closes))
+        return bars.assign(known_at=bars["session"].map(closes), era=0)
 
     return replace(STAGES, bars=leaky)
 
