@@ -342,9 +342,9 @@ def _record_actions(batch: Batch, rows: pd.DataFrame) -> None:
 
     actions = pd.concat(
         [
-            rows.loc[rows[kind] != 0, ["ticker", "session", "known_at", "fetch_id"]].assign(
-                kind=kind, value=rows[kind]
-            )
+            rows.loc[rows[kind] != 0, ["ticker", "session", "known_at", "fetch_id", kind]]
+            .rename(columns={kind: "value"})
+            .assign(kind=kind)
             for kind in ("split", "dividend")
         ]
     )
