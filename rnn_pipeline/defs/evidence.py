@@ -54,3 +54,27 @@ def walk_forward_forecasts(
             "evidence_rule": EVIDENCE_RULE,
         }
     )
+
+
+@dg.asset_check(
+    asset=walk_forward_forecasts,
+    name="no_look_ahead",
+    description=(
+        "The chain, run again with the future cut off, scrambled and restated, says the same of"
+        " the past, bit for bit. The job audit runs it."
+    ),
+    pool=WAREHOUSE_POOL,
+)
+def no_look_ahead(
+    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
+) -> dg.AssetCheckResult:
+    """See ``rnn_pipeline.audit``."""
+    from rnn_pipeline.audit import audit, longest, summary
+
+    store = warehouse.store
+    findings = audit(store, longest(store), SETTINGS, cuts=1, progress=context.log.info)
+    return dg.AssetCheckResult(
+        passed=findings.clean,
+        description="; ".join(map(str, findings.differences)) or "the past stands still",
+        metadata={"compared": table(summary(findings))},
+    )

@@ -298,10 +298,7 @@ def _first_row(
     joined = one.merge(two, on=keys, how="outer", indicator=True, suffixes=("", "_after"))
     joined = joined.sort_values(keys, ignore_index=True)
     values = [name for name in one.columns if name not in keys]
-    unequal = {
-        name: ~_equal(joined[name].to_numpy(), joined[f"{name}_after"].to_numpy())
-        for name in values
-    }
+    unequal = {name: _bits(joined[name]) != _bits(joined[f"{name}_after"]) for name in values}
     alone = (joined["_merge"] != "both").to_numpy()
     first = int(np.argmax(np.logical_or.reduce([alone, *unequal.values()])))
     row = joined.iloc[first]
@@ -372,22 +369,19 @@ def _hash(frame: pd.DataFrame) -> str:
     digest = hashlib.sha256()
     for name in frame.columns:
         digest.update(f"{name}\n".encode())
-        digest.update(_bits(frame[name]))
+        digest.update(_bits(frame[name]).tobytes())
     return digest.hexdigest()
 
 
-def _bits(column: pd.Series) -> bytes:
-    if column.dtype.kind == "f":
-        return np.where(column.isna(), np.nan, column.to_numpy(np.float64)).tobytes()
+def _bits(column: pd.Series) -> NDArray[Any]:
+    """A column as what is compared: numbers and moments by their bits, all else by its text."""
     if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column.to_numpy("datetime64[ns]").tobytes()
-    if column.dtype.kind in "iub":
-        return column.to_numpy(np.int64).tobytes()
-    return "\x1f".join(map(str, column)).encode()
-
-
-def _equal(one: NDArray[Any], two: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.asarray((one == two) | (pd.isna(one) & pd.isna(two)))
+        return column.to_numpy("datetime64[ns]").view(np.int64)
+    if column.dtype.kind in "fiub":
+        # Counts are whole numbers in one frame and floats in another where a row had none.
+        numbers = column.to_numpy(np.float64)
+        return np.where(np.isnan(numbers), np.nan, numbers).view(np.int64)
+    return column.astype(str).to_numpy(dtype=str)
 
 
 def sample_cuts(sessions: Iterable[pd.Timestamp], number: int, seed: int = 0) -> list[pd.Timestamp]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 
 from rnn_pipeline import chain
 from rnn_pipeline.evidence.lookahead import FUTURES, Findings, Knowledge, look_ahead
 from rnn_pipeline_tests.leaks import town
 from rnn_pipeline_tests.leaks.museum import EXHIBITS, Exhibit
-
-
-def close(session: pd.Timestamp) -> pd.Timestamp:
-    return town.CALENDAR.closes(pd.DatetimeIndex([session]))[0]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +22,7 @@ def visit(exhibit: Exhibit, knowledge: Knowledge, variants: tuple[str, ...]) -> 
         knowledge,
         [town.CUT],
         town.SESSIONS,
-        close,
+        town.close,
         variants,
     )
 

@@ -22,6 +22,11 @@ _MOODS = {
 }
 
 
+def close(session: pd.Timestamp) -> pd.Timestamp:
+    """The moment at which what is known of a session ends."""
+    return CALENDAR.closes(pd.DatetimeIndex([session]))[0]
+
+
 def settings() -> Settings:
     """Few features, small networks, short folds: a pass takes about a second."""
     return load_settings(
