@@ -82,11 +82,13 @@ def _cause(result: dg.ExecuteInProcessResult) -> str:
     """The innermost error of the first step that failed, without Dagster's wrapping."""
     for event in result.all_events:
         if event.is_step_failure:
-            error = event.step_failure_data.error
+            failure = event.step_failure_data
+            if failure.user_failure_data is not None:
+                return f"{event.step_key}: {failure.user_failure_data.description}"
+            error = failure.error
             while error is not None and error.cause is not None:
                 error = error.cause
-            message = error.message if error is not None else "failed"
-            return f"{event.step_key}: {message.strip().removeprefix('dagster._core.definitions.')}"
+            return f"{event.step_key}: {error.message.strip() if error else 'failed'}"
     return "the run failed; `rnn-pipeline ui` shows its log"
 
 
@@ -132,7 +134,14 @@ def show_decisions(settings: Settings) -> None:
     tickers = list(universe(settings))
     current = current_decisions(store.rows("trading_decisions", ticker=tickers))
     left_out = store.rows("window_sets", "ticker, status", ticker=tickers, folds=0)
-    table = Table(title="Decisions at the next open", title_justify="left", box=SIMPLE_HEAD)
+    # Narrow enough for 80 columns, which is what a pipe gets.
+    table = Table(
+        title="Decisions at the next open",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for heading in _DECISION_COLUMNS.values():
         justify: Literal["left", "right"] = "left" if heading in _TEXTS else "right"
         table.add_column(heading, justify=justify, no_wrap=True)

@@ -6,10 +6,13 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
+from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs import automation, partitions
 from rnn_pipeline.defs.resources import RESOURCES
-from rnn_pipeline.definitions import defs
 from rnn_pipeline.settings import load_settings
+
+# The tests define assets of their own; see rnn_pipeline/defs/__init__.py for the reason.
+pytestmark = pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`")
 
 GRAPH = {
     "raw_ohlcv": set(),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import date
 from itertools import groupby
+from typing import Any
 
 import dagster as dg
 
@@ -91,11 +92,9 @@ def stages(
 @dg.op
 def run_every_stage(context: dg.OpExecutionContext) -> None:
     """Run refresh, retrain and decide one after the other, each as a run of its own."""
-    from rnn_pipeline.definitions import defs
-
     for name, tags in stages(context.instance):
         context.log.info(f"stage {name}")
-        job = defs.resolve_job_def(name)
+        job = context.repository_def.get_job(name)
         job.execute_in_process(instance=context.instance, tags={**tags, "parent": context.run_id})
 
 
@@ -105,7 +104,7 @@ def demo() -> None:
     run_every_stage()
 
 
-JOBS = [demo, refresh, retrain, audit, decide, daily, react]
+JOBS: list[Any] = [demo, refresh, retrain, audit, decide, daily, react]
 
 
 @dg.schedule(

@@ -38,13 +38,13 @@ def walk_forward_forecasts(
         walk_forward.walk_forward_forecasts(datasets, models),
         store.rows("model_features", ticker=tickers),
         SETTINGS.model.horizon,
-    ).assign(run_id=context.run_id)
+    ).assign(run_id=context.run.run_id)
     with store.batch() as batch:
         batch.replace("forecasts", rows, ticker=tickers)
     forecasts = store.rows("walk_forward_forecasts", ticker=tickers)
     evidence = walk_forward_evidence(forecasts, store.rows("news_sentiment", ticker=tickers))
     with store.batch() as batch:
-        batch.replace("evidence", evidence.assign(run_id=context.run_id), ticker=tickers)
+        batch.replace("evidence", evidence.assign(run_id=context.run.run_id), ticker=tickers)
     metrics = forecast_metrics(forecasts, by=("ticker", "model"))
     show(context, metrics=table(metrics), hit_rates=plots.hit_rates(metrics))
     return dg.MaterializeResult(

@@ -67,20 +67,20 @@ def price_features(
     with store.batch() as batch:
         batch.replace(
             "price_features",
-            rows.assign(feature_set_hash=made_by, run_id=context.run_id),
+            rows.assign(feature_set_hash=made_by, run_id=context.run.run_id),
             ticker=span.tickers,
             session=days,
         )
         batch.replace(
             "targets",
-            outcomes.assign(run_id=context.run_id),
+            outcomes.assign(run_id=context.run.run_id),
             ticker=span.tickers,
             target_session=days,
             horizon=SETTINGS.model.horizon,
         )
     names = [feature.name for feature in price.PRICE_FEATURES]
     warm = rows.dropna(subset=names)
-    verdict = check_features(rows, catalogue.BOUNDS, warm_up=True)
+    verdict = check_features(rows, catalogue.BOUNDS, catalogue.in_warm_up(bars))
     show(
         context,
         distributions=plots.feature_distributions(warm, names),
@@ -130,7 +130,9 @@ def news_sentiment(
     with store.batch() as batch:
         batch.replace(
             "news_sentiment",
-            rows.assign(model_hash=checkpoint_hash(SENTIMENT_MODEL)[:16], run_id=context.run_id),
+            rows.assign(
+                model_hash=checkpoint_hash(SENTIMENT_MODEL)[:16], run_id=context.run.run_id
+            ),
             ticker=span.tickers,
             session=(span.first, span.last),
         )
@@ -162,7 +164,7 @@ def model_features(
     prices = store.rows("price_features", **days)
     rows = model.model_features(prices, store.rows("news_sentiment", **days), COLUMNS)
     with store.batch() as batch:
-        batch.replace("model_features", rows.assign(run_id=context.run_id), **days)
+        batch.replace("model_features", rows.assign(run_id=context.run.run_id), **days)
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),
@@ -194,7 +196,7 @@ def sequence_windows(
     matrix = ModelMatrix.build(features, COLUMNS, features["feature_set_hash"].max())
     folder = SETTINGS.matrix_dir / matrix.content_hash[:16]
     matrix.write(folder)
-    axis = market.calendar.sessions(first_session(SETTINGS), store.last_session())
+    axis = session_axis(warehouse, market)
     folds = walk_forward(len(axis), SETTINGS.folds, SETTINGS.model.horizon)
     targets = store.rows("targets", ticker=tickers, horizon=SETTINGS.model.horizon)
     index = window_index(matrix, targets, axis, SETTINGS.model.lookback)
@@ -206,7 +208,7 @@ def sequence_windows(
         windows=lambda frame: frame["ticker"].map(index.groupby("ticker").size()).fillna(0),
         folds=lambda frame: frame["ticker"].map(usable).fillna(0),
         status=lambda frame: frame["ticker"].map(_reasons(status, usable)).fillna("ok"),
-        run_id=context.run_id,
+        run_id=context.run.run_id,
     )
     with store.batch() as batch:
         batch.replace("window_sets", sets, ticker=tickers)
@@ -226,6 +228,18 @@ def sequence_windows(
             "matrix_bytes": matrix.values.nbytes,
         }
     )
+
+
+def session_axis(warehouse: WarehouseResource, market: MarketResource) -> pd.DatetimeIndex:
+    """Every session from the settings' first to the newest stored one; folds count on it.
+
+    Raises:
+        dagster.Failure: no bar is stored yet.
+    """
+    last = warehouse.store.last_session()
+    if last is None:
+        raise dg.Failure("the warehouse holds no bars: materialize raw_ohlcv first (job refresh)")
+    return market.calendar.sessions(first_session(SETTINGS), last)
 
 
 def _reasons(status: pd.DataFrame, usable: pd.Series) -> dict[str, str]:

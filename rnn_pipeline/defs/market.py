@@ -46,7 +46,7 @@ def _complete(asset: str, ledger: list[Ingested]) -> dg.AssetCheckResult:
 
 
 def _request(context: dg.AssetExecutionContext, span: Span) -> Request:
-    return Request(span.tickers, span.first, span.last, datetime.now(UTC), context.run_id)
+    return Request(span.tickers, span.first, span.last, datetime.now(UTC), context.run.run_id)
 
 
 def _lines(ledger: list[Ingested]) -> pd.DataFrame:

@@ -17,7 +17,8 @@ def show(context: dg.AssetExecutionContext, **shown: "Figure | dg.MarkdownMetada
     """Show plots and tables on the asset's page.
 
     Dagster copies the metadata of a result into the event of every partition, and a run can have
-    thousands: what is large goes to the newest partition alone, the one its page opens with.
+    thousands. What is large goes to two of them alone: the newest partition, and the one whose
+    event comes last, which the asset's page opens with.
     """
     values = {
         name: value
@@ -25,10 +26,15 @@ def show(context: dg.AssetExecutionContext, **shown: "Figure | dg.MarkdownMetada
         else dg.MetadataValue.md(f"![{name}]({plots.data_uri(value, 'png')})")
         for name, value in shown.items()
     }
-    partitioned = context.assets_def.partitions_def is not None
-    context.add_asset_metadata(
-        values, partition_key=context.partition_keys[-1] if partitioned else None
-    )
+    partitions_def = context.assets_def.partitions_def
+    if partitions_def is None:
+        context.add_asset_metadata(values)
+        return
+    keys = context.partition_keys
+    # Dagster writes the events in the order of a set of the keys, not in theirs.
+    written = list(partitions_def.empty_subset().with_partition_keys(keys).get_partition_keys())
+    for key in {keys[-1], written[-1]}:
+        context.add_asset_metadata(values, partition_key=key)
 
 
 def table(frame: "pd.DataFrame", columns: Sequence[str] | None = None) -> dg.MarkdownMetadataValue:

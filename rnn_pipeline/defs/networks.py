@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pandas as pd
 
-from rnn_pipeline.defs.features import COLUMNS, SENTIMENT_MODEL, sequence_windows
+from rnn_pipeline.defs.features import COLUMNS, SENTIMENT_MODEL, sequence_windows, session_axis
 from rnn_pipeline.defs.metadata import show, table
-from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKERS, first_session, tickers_of
+from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKERS, tickers_of
 from rnn_pipeline.defs.resources import (
     COMPUTE_POOL,
     ComputeResource,
@@ -118,7 +118,7 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
             on_trained=lambda done, of: _report_progress(context, model, done, of),
         )
         written = pd.DataFrame(
-            [_save(forecaster, context.run_id) for forecaster in fitted.values()],
+            [_save(forecaster, context.run.run_id) for forecaster in fitted.values()],
             columns=_CHECKPOINT_COLUMNS,
         )
         history = pd.concat([forecaster.history for forecaster in fitted.values()] or [_NO_HISTORY])
@@ -147,7 +147,7 @@ def read_fold_datasets(
     """Each ticker's share of each fold, from the matrices that ``sequence_windows`` wrote."""
     store = warehouse.store
     sets = store.rows("window_sets", "ticker, matrix", ticker=tickers)
-    axis = market.calendar.sessions(first_session(SETTINGS), store.last_session())
+    axis = session_axis(warehouse, market)
     folds = walk_forward(len(axis), SETTINGS.folds, SETTINGS.model.horizon)
     for name, group in sets.groupby("matrix"):
         matrix = ModelMatrix.open(SETTINGS.matrix_dir / name)

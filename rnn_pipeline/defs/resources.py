@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
@@ -59,8 +59,8 @@ class MarketResource(dg.ConfigurableResource):
 class ComputeResource(dg.ConfigurableResource):
     """The device that networks train on: ``auto`` takes a GPU where there is one."""
 
-    device: str = "auto"
-    precision: str = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     deterministic: bool = True
 
     def resolve(self) -> torch.device:
@@ -71,7 +71,7 @@ class ComputeResource(dg.ConfigurableResource):
         """
         from rnn_pipeline.networks.devices import resolve_device
 
-        return resolve_device(self.device)  # type: ignore[arg-type]
+        return resolve_device(self.device)
 
 
 RESOURCES = {

@@ -19,7 +19,7 @@ class _StepLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         meta = getattr(record, "dagster_meta", {})
-        event, step = meta.get("dagster_event"), meta.get("step_key")
+        event, step = meta.get("dagster_event"), str(meta.get("step_key"))
         if event is None:
             if record.levelno >= logging.INFO:
                 self._write(f"    {meta.get('orig_message') or record.getMessage()}")
@@ -34,7 +34,9 @@ class _StepLines(logging.Handler):
         print(line, file=sys.stderr, flush=True)
 
 
-@dg.logger(description="One line when an asset starts and one when it is done, with its progress.")
+@dg.logger(
+    {}, description="One line when an asset starts and one when it is done, with its progress."
+)
 def terminal(_context: dg.InitLoggerContext) -> logging.Logger:
     """The logger of runs that a person watches on a terminal."""
     logger = logging.Logger("terminal", level=logging.DEBUG)

@@ -49,7 +49,7 @@ def _write(
     with warehouse.store.batch() as batch:
         batch.replace(
             table_name,
-            rows.assign(run_id=context.run_id),
+            rows.assign(run_id=context.run.run_id),
             ticker=span.tickers,
             session=(span.first, span.last),
         )
@@ -77,7 +77,7 @@ def price_signals(
     new, features = _forecast_new_sessions(warehouse, market, span)
     with store.batch() as batch:
         rows = stamped(new, features, SETTINGS.model.horizon)
-        batch.upsert("forecasts", rows.assign(run_id=context.run_id))
+        batch.upsert("forecasts", rows.assign(run_id=context.run.run_id))
     days = {"ticker": span.tickers, "session": (span.first, span.last)}
     forecasts = store.rows("walk_forward_forecasts", **days)
     evidence = store.rows("evidence", ticker=span.tickers)

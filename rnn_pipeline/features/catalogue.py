@@ -271,3 +271,20 @@ def feature_table_hash() -> str:
     """Name exactly what made a row of `feature_table`."""
     parts = feature_set_hash((*DECLARED, *MOVING_AVERAGES)), cross_set_hash(CROSS_FEATURES)
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def in_warm_up(bars: pd.DataFrame) -> pd.DataFrame:
+    """Say which features a row of `feature_table` cannot have yet.
+
+    Args:
+        bars: as for `feature_table`; with up to `WARM_UP` rows before the wanted ones.
+
+    Returns:
+        ticker, session, and per feature of `NAMES` whether too few bars of its segment precede it.
+    """
+    ordered = bars.sort_values(["ticker", "era", "session"])
+    position = ordered.groupby(["ticker", "era"]).cumcount()[ordered["in_era"]]
+    own = {feature.name: feature.warm_up for feature in DECLARED}
+    needed = own | {feature.name: own[feature.base] for feature in CROSS_FEATURES}
+    inside = pd.DataFrame({name: position < needed[name] for name in NAMES})
+    return pd.concat([ordered.loc[ordered["in_era"], ["ticker", "session"]], inside], axis=1)

@@ -123,7 +123,9 @@ def ingest_bars(
     close_of = dict(zip(sessions, closes, strict=True))
 
     def judge(rows: pd.DataFrame) -> Verdict:
-        verdict = check_bars(rows, sessions, closes, request.now)
+        # A source may answer with more than it was asked for.
+        asked = rows["session"].between(str(request.first), str(request.last))
+        verdict = check_bars(rows[asked], sessions, closes, request.now)
         good = verdict.good.assign(close_at=verdict.good["session"].map(close_of), is_final=True)
         return Verdict(good, verdict.bad, verdict.summary)
 
@@ -338,16 +340,12 @@ def _restatement(rows: pd.DataFrame) -> pd.Series:
 
 
 def _record_actions(batch: Batch, rows: pd.DataFrame) -> None:
-    import pandas as pd
-
-    actions = pd.concat(
-        [
-            rows.loc[rows[kind] != 0, ["ticker", "session", "known_at", "fetch_id", kind]]
-            .rename(columns={kind: "value"})
-            .assign(kind=kind)
-            for kind in ("split", "dividend")
-        ]
+    actions = rows.melt(
+        id_vars=["ticker", "session", "known_at", "fetch_id"],
+        value_vars=["split", "dividend"],
+        var_name="kind",
     )
+    actions = actions[actions["value"] != 0]
     known = batch.read("SELECT ticker, session, kind, TRUE AS stored FROM corporate_actions")
     actions = actions.merge(known, on=["ticker", "session", "kind"], how="left")
     batch.append("corporate_actions", actions[actions["stored"].isna()])

@@ -162,20 +162,23 @@ def check_headlines(headlines: pd.DataFrame, now: datetime) -> Verdict:
 
 
 def check_features(
-    features: pd.DataFrame, columns: Mapping[str, Bounds | None], *, warm_up: bool = False
+    features: pd.DataFrame,
+    columns: Mapping[str, Bounds | None],
+    warm_up: pd.DataFrame | None = None,
 ) -> Verdict:
     """Judge feature rows.
 
     Every feature is present, finite and within its bounds, and a ticker has one row per session,
-    as for bars. With ``warm_up`` a feature may be missing until the ticker's first value, and is
-    broken only where it is missing after it. A batch without a row does not pass. The summary's
-    ``constant`` names features that keep one value for more than :data:`MAX_CONSTANT_ROWS` rows of
-    a ticker, with the number of rows: suspicious, but no rule is broken.
+    as for bars; inside its ``warm_up`` a feature may be missing. A batch without a row does not
+    pass. The summary's ``constant`` names features that keep one value for more than
+    :data:`MAX_CONSTANT_ROWS` rows of a ticker, with the number of rows: suspicious, but no rule is
+    broken.
 
     Args:
         features: ticker, session and the columns below.
         columns: feature names and their bounds (both included), None where there are none.
-        warm_up: whether rows of a warm-up are among them.
+        warm_up: ticker, session and per feature whether the row lies inside its warm-up; empty: no
+            row does.
 
     Raises:
         ValueError: a column is missing or holds no numbers, or session has a zone.
@@ -185,12 +188,14 @@ def check_features(
         ticker=features["ticker"].array, session=_sessions(features).array
     )
     rules = [_NOT_EMPTY, _present("ticker"), _present("session")]
-    ordered = shown.sort_values(["ticker", "session"])
+    if warm_up is not None:
+        keys = ["ticker", "session"]
+        warm_up = features[keys].merge(warm_up, on=keys, how="left")
     for name, bounds in columns.items():
         present, finite = _finite(name)
-        if warm_up:
-            had = ordered[name].notna().groupby(ordered["ticker"]).cummax()
-            shown[f"{name} lost"] = had & ordered[name].isna()
+        if warm_up is not None:
+            inside = warm_up[name].fillna(False).to_numpy(dtype=bool)
+            shown[f"{name} lost"] = shown[name].isna().to_numpy() & ~inside
             present = _never(f"{name}_present_after_warm_up", f"{name} lost")
         rules += [present, finite]
         if bounds is not None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PNG_DPI = 110
 RECENT_SESSIONS = 250
 PANEL_LIMIT = 12
 ROW_LIMIT = 30
@@ -66,12 +67,12 @@ AREA: dict[str, Any] = {"step": "mid", "linewidth": 0, "rasterized": True}
 """Areas of many sessions become pixels inside an SVG: as outlines they would weigh megabytes."""
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
+def png(figure: Figure) -> bytes:
     """The figure as a small PNG: transparent, in at most 128 colours."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    figure.set_dpi(dpi)
+    figure.set_dpi(PNG_DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     # A chart has few colours: an adaptive palette is a third of the size of 32-bit pixels.

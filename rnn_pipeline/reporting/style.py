@@ -190,13 +190,13 @@ def date_axis(axes: Axes, span: pd.Series) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
 
 
-def few(names: Iterable[str], limit: int, noun: str = "tickers") -> tuple[list[str], str]:
-    """The first ``limit`` names in order, and a sentence about those left out."""
-    ordered = sorted(set(names))
+def few(tickers: Iterable[str], limit: int) -> tuple[list[str], str]:
+    """The first ``limit`` tickers in order, and a sentence about those left out."""
+    ordered = sorted(set(tickers))
     left_out = len(ordered) - limit
     if left_out <= 0:
         return ordered, ""
-    return ordered[:limit], f"The first {limit} of {len(ordered)} {noun}; {left_out} not shown."
+    return ordered[:limit], f"The first {limit} of {len(ordered)} tickers; {left_out} not shown."
 
 
 def percent_axis(axis: Axis) -> None:

@@ -40,7 +40,8 @@ class _Busy(Exception):
 
 def _where(conditions: Mapping[str, Condition | None]) -> tuple[str, list[Any]]:
     """SQL and parameters for conditions joined by AND; None means no condition."""
-    clauses, parameters = [], []
+    clauses: list[str] = []
+    parameters: list[Any] = []
     for column, condition in conditions.items():
         if condition is None:
             continue
@@ -90,12 +91,8 @@ class Batch:
         names = [name for name in frame.columns if name in known]
         columns = ", ".join(f'"{name}"' for name in names)
         self._connection.register("incoming", frame[names])
-        try:
-            self._connection.execute(
-                f"{verb} INTO {table} ({columns}) SELECT {columns} FROM incoming"
-            )
-        finally:
-            self._connection.unregister("incoming")
+        self._connection.execute(f"{verb} INTO {table} ({columns}) SELECT {columns} FROM incoming")
+        self._connection.unregister("incoming")
         return len(frame)
 
     def replace(self, table: str, frame: pd.DataFrame, **conditions: Condition | None) -> int:
@@ -174,7 +171,7 @@ class Warehouse:
             try:
                 yield Batch(connection)
             except BaseException:
-                connection.rollback()
+                connection.execute("ROLLBACK")
                 raise
             connection.commit()
 
@@ -183,7 +180,9 @@ class Warehouse:
         with self.connection() as connection:
             return _frame(connection.execute(sql, list(parameters)))
 
-    def rows(self, table: str, columns: str = "*", **conditions: Condition | None) -> pd.DataFrame:
+    def rows(
+        self, table: str, columns: str = "*", /, **conditions: Condition | None
+    ) -> pd.DataFrame:
         """Rows of one table or view that meet the conditions, in the order of its first columns."""
         where, parameters = _where(conditions)
         return self.read(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY ALL", parameters)

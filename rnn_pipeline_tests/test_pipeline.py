@@ -1,0 +1,212 @@
+"""The whole graph, run through Dagster on three tickers of the sample."""
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from pandas.testing import assert_frame_equal
+
+from rnn_pipeline import chain, cli
+from rnn_pipeline.definitions import defs
+from rnn_pipeline.defs.automation import stages
+from rnn_pipeline.defs.partitions import range_tags
+from rnn_pipeline.defs.reporting import REPORT
+from rnn_pipeline.defs.resources import WarehouseResource
+from rnn_pipeline.defs.trading import price_signals
+from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
+from rnn_pipeline.settings import load_settings
+from rnn_pipeline.warehouse import Warehouse
+
+SETTINGS = load_settings()
+DERIVED = (
+    *("price_features", "targets", "news_sentiment", "model_features", "forecasts", "evidence"),
+    *("price_signals", "sentiment_signals", "trading_signals", "trading_decisions"),
+)
+TRADED = ["AAPL", "MSFT"]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The command that README names, run once for all tests here."""
+    return CliRunner().invoke(cli.main, ["demo"], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def store(demo):
+    return Warehouse(SETTINGS.warehouse_path)
+
+
+@pytest.fixture
+def instance(demo):
+    with cli.prepare(SETTINGS) as instance:
+        yield instance
+
+
+def derived_tables(store):
+    return {name: store.rows(name).drop(columns="run_id") for name in DERIVED}
+
+
+def test_the_demo_ends_with_todays_decisions_and_a_report(demo):
+    assert demo.exit_code == 0, demo.output
+    lines = demo.stdout.splitlines()
+    for ticker in TRADED:
+        (row,) = [line for line in lines if line.split()[:2] == [ticker, "2013-03-01"]]
+        assert {"BUY", "HOLD", "SELL"} & set(row.split())
+    assert any(line.startswith("FB: no signal, too little history") for line in lines)
+    assert f"Report: {REPORT}" in lines
+    page = REPORT.read_text()
+    assert "synthetic" in page
+    assert "<script" not in page
+
+
+def test_progress_and_nothing_else_goes_to_the_error_stream(demo):
+    assert "walk_forward_report done in" in demo.stderr
+    assert "WARNING" not in demo.stderr
+    assert "Error" not in demo.stderr
+
+
+def test_every_partition_of_every_asset_is_materialized(instance):
+    for asset in defs.resolve_asset_graph().get_all_asset_keys():
+        partitions_def = defs.resolve_asset_graph().get(asset).partitions_def
+        if partitions_def is None:
+            assert instance.get_latest_materialization_event(asset) is not None
+        else:
+            wanted = partitions_def.get_partition_keys(dynamic_partitions_store=instance)
+            assert set(instance.get_materialized_partitions(asset)) == set(wanted), asset
+
+
+def test_every_asset_shows_counts_and_most_show_a_picture(instance):
+    pictured = set()
+    for asset in defs.resolve_asset_graph().get_all_asset_keys():
+        metadata = instance.get_latest_materialization_event(asset).asset_materialization.metadata
+        assert any(isinstance(value.value, int | float) for value in metadata.values()), asset
+        if any("data:image/png" in str(value.value) for value in metadata.values()):
+            pictured.add(asset.to_user_string())
+    assert pictured >= {
+        *("raw_ohlcv", "raw_news", "price_features", "news_sentiment", "sequence_windows"),
+        *("lstm_forecaster", "gru_forecaster", "sentiment_model", "walk_forward_forecasts"),
+        *("trading_signals", "walk_forward_report"),
+    }
+
+
+def test_rows_are_one_per_ticker_and_session(store):
+    bars = store.rows("raw_ohlcv")
+    assert len(bars) == len(bars.drop_duplicates(["ticker", "session"])) > 1500
+    for name in ("price_features", "news_sentiment", "model_features"):
+        rows = store.rows(name)
+        assert_frame_equal(
+            rows[["ticker", "session"]], bars[["ticker", "session"]], check_dtype=False
+        )
+
+
+def test_forecasts_are_of_test_sessions_only(store):
+    spans = store.rows("folds").set_index(["fold", "role"])
+    forecasts = store.rows("forecasts")
+    assert set(forecasts["ticker"]) == set(TRADED)
+    for fold, rows in forecasts.groupby("fold"):
+        test = spans.loc[(fold, "test")]
+        assert rows["session"].between(test["first_session"], test["last_session"]).all()
+        assert spans.loc[(fold, "val"), "last_session"] < rows["session"].min()
+
+
+def test_a_ticker_with_too_little_history_gets_a_status_and_no_signal(store):
+    sets = store.rows("window_sets").set_index("ticker")
+    assert sets.loc["FB", "status"].startswith("too little history")
+    assert (sets.loc[TRADED, "status"] == "ok").all()
+    for name in ("forecasts", "price_signals", "trading_signals", "trading_decisions"):
+        assert "FB" not in set(store.rows(name)["ticker"])
+
+
+def test_contributions_add_up_and_no_evidence_means_no_position(store):
+    signals = store.rows("trading_signals")
+    added = signals["price_contribution"] + signals["sentiment_contribution"]
+    assert np.allclose(added, signals["signal"])
+    decisions = store.rows("trading_decisions")
+    assert (decisions.loc[decisions["grade"] == "none", "position"] == 0).all()
+    gross = decisions.groupby("session")["position"].apply(lambda p: p.abs().sum())
+    assert (gross <= SETTINGS.trading.max_gross + 1e-12).all()
+
+
+def test_the_chain_as_a_function_makes_what_the_assets_make(store):
+    """The look-ahead test runs ``rnn_pipeline.chain``: it must be the graph, bit for bit."""
+    knowledge = Knowledge(
+        store.rows("raw_ohlcv"), store.rows("raw_news"), store.rows("labelled_headlines")
+    )
+    made = chain.run(knowledge, SETTINGS)
+    for name in DERIVED:
+        stored = store.rows(name)
+        shared = [column for column in made[name].columns if column in stored.columns]
+        assert set(stored.columns) - set(shared) <= {"run_id", "model_hash"}, name
+        assert len(stored) > 0, name
+        difference = first_difference(
+            {name: stored[shared]}, {name: made[name][shared]}, "chain", pd.Timestamp(0)
+        )
+        assert difference is None, difference
+
+
+def test_lookahead_audits_the_stored_data(demo):
+    arguments = ["lookahead", "--cuts", "1", "--tickers", "AAPL,MSFT"]
+    outcome = CliRunner().invoke(cli.main, arguments, catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout.splitlines()[-1] == "the past stands still"
+    (line,) = [line.split() for line in outcome.stdout.splitlines() if "trading_decisions" in line]
+    assert line[1] == "4"
+    assert int(line[2]) > 100
+    assert line[3] == "0"
+
+
+def test_running_again_changes_nothing_and_trains_nothing(store, instance):
+    before = derived_tables(store)
+    raw = {name: len(store.rows(name)) for name in ("raw_ohlcv", "raw_news", "quarantine")}
+    for name, tags in stages(instance):
+        cli.run_job(instance, name, tags)
+    for name, frame in derived_tables(store).items():
+        assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+    assert {name: len(store.rows(name)) for name in raw} == raw
+    for model in SETTINGS.model.networks:
+        event = instance.get_latest_materialization_event(dg.AssetKey(f"{model}_forecaster"))
+        assert event.asset_materialization.metadata["networks_trained"].value == 0
+
+
+def test_one_ticker_and_one_date_by_hand_give_the_same_rows(store, instance):
+    """Month by month and ticker by ticker, or all at once: the same bits."""
+    before = derived_tables(store)
+    february = pd.Timestamp("2013-02-01").date()
+    names = ("price_features", "news_sentiment", "model_features", "trading_decisions")
+    with store.batch() as batch:
+        for name in names:
+            batch.replace(name, pd.DataFrame(), ticker="MSFT", session=("2013-02-01", "2013-02-28"))
+    assert len(store.rows("price_features")) < len(before["price_features"])
+    cli.run_job(instance, "react", range_tags(["MSFT"], february, february))
+    for name in names:
+        after = store.rows(name).drop(columns="run_id")
+        assert_frame_equal(after, before[name], check_exact=True, obj=name)
+
+
+def test_signals_without_networks_say_what_to_run(tmp_path):
+    """By hand, from an empty warehouse."""
+    resources = dict(defs.resources)
+    resources["warehouse"] = WarehouseResource(
+        path=str(tmp_path / "empty.duckdb"), payload_dir=str(tmp_path)
+    )
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("ticker", ["AAPL"])
+        result = dg.materialize(
+            [price_signals],
+            instance=instance,
+            partition_key="2013-03-01|AAPL",
+            resources=resources,
+            raise_on_error=False,
+        )
+    assert "no networks were ever trained for AAPL: materialize" in cli._cause(result)
+
+
+def test_a_damaged_warehouse_is_one_clear_line(tmp_path):
+    settings = load_settings(data_dir=tmp_path)
+    settings.home.mkdir(parents=True)
+    settings.warehouse_path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(Exception, match="move it away and run again") as caught:
+        Warehouse(settings.warehouse_path).rows("raw_ohlcv")
+    assert str(settings.warehouse_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
