@@ -1,6 +1,7 @@
 """What the networks see: price features, daily sentiment, their join, and the windows over it."""
 
 import shutil
+from datetime import timedelta
 
 import dagster as dg
 import pandas as pd
@@ -20,11 +21,14 @@ from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, Warehous
 from rnn_pipeline.features import catalogue, model, price, sentiment
 from rnn_pipeline.features.folds import fold_table, walk_forward
 from rnn_pipeline.features.windows import ModelMatrix, fold_status, window_index
-from rnn_pipeline.market.quality import check_features
+from rnn_pipeline.market.quality import DRIFT_SHARE, check_drift, check_features
 from rnn_pipeline.reporting import plots
 
 #: The columns of a window, in their order.
 COLUMNS = model.model_columns(SETTINGS.model.features)
+
+#: The days whose features are compared with the training span.
+_RECENT = timedelta(days=90)
 
 SENTIMENT_MODEL = SETTINGS.checkpoint_dir / "sentiment.safetensors"
 
@@ -171,6 +175,51 @@ def model_features(
             "complete_rows": int(rows[list(COLUMNS)].notna().all(axis=1).sum()),
             "columns": dg.MetadataValue.json(list(COLUMNS)),
         }
+    )
+
+
+@dg.asset_check(
+    asset=model_features,
+    name="model_features_as_in_training",
+    description="The newest sessions lie within what the newest fold's networks were trained on.",
+    pool=WAREHOUSE_POOL,
+)
+def model_features_as_in_training(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """Drift of the networks' inputs against the training span of the newest fold."""
+    store = warehouse.store
+    spans = store.rows("folds", role="train")
+    if spans.empty:
+        return dg.AssetCheckResult(passed=True, description="no fold has been cut yet")
+    span = spans.iloc[-1]
+    trained = store.rows(
+        "model_features",
+        session=(span["first_session"].date(), span["last_session"].date()),
+    ).dropna(subset=list(COLUMNS))
+    since = store.last_session() or span["last_session"].date()
+    newest = store.rows("model_features", session=(since - _RECENT, since))
+    if trained.empty:
+        return dg.AssetCheckResult(
+            passed=True, description="no row of the training span is complete"
+        )
+    verdict = check_drift(newest, trained, COLUMNS)
+    drifted = {
+        rule: share
+        for rule, share in verdict.summary["share_outside"].items()
+        if share > DRIFT_SHARE
+    }
+    return dg.AssetCheckResult(
+        passed=verdict.summary["passed"],
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            "; ".join(
+                f"{name}: {share:.0%} of new rows are outside" for name, share in drifted.items()
+            )
+            or f"{len(newest)} rows of the newest sessions lie within the training span"
+        ),
+        metadata={
+            "rows_outside": table(verdict.bad.head(20), ["ticker", "session", "rule"]),
+            "suite": dg.MetadataValue.json(verdict.summary),
+        },
     )
 
 
