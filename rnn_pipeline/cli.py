@@ -30,6 +30,11 @@ _DECISION_COLUMNS = {
     "grade": "evidence",
     "position": "position",
 }
+_WORKSPACE = """load_from:
+  - python_module:
+      module_name: rnn_pipeline.definitions
+      location_name: rnn_pipeline
+"""
 _TEXTS = {"ticker", "session", "label", "evidence"}
 
 
@@ -88,7 +93,10 @@ def _cause(result: dg.ExecuteInProcessResult) -> str:
             error = failure.error
             while error is not None and error.cause is not None:
                 error = error.cause
-            return f"{event.step_key}: {error.message.strip() if error else 'failed'}"
+            if error is None:
+                return f"{event.step_key}: failed"
+            # "package.module.Class: what happened" is for the log; here what happened will do.
+            return f"{event.step_key}: {error.message.strip().split(f'{error.cls_name}: ', 1)[-1]}"
     return "the run failed; `rnn-pipeline ui` shows its log"
 
 
@@ -204,14 +212,8 @@ def ui(port: int) -> None:
         from rnn_pipeline.defs.partitions import register_tickers
 
         register_tickers(instance, settings)
-    command = [
-        str(Path(sys.executable).with_name("dagster")),
-        "dev",
-        "--module-name",
-        "rnn_pipeline.definitions",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    raise SystemExit(subprocess.call(command))
+    workspace = settings.dagster_home / "workspace.yaml"
+    workspace.write_text(_WORKSPACE)
+    dagster = Path(sys.executable).with_name("dagster")
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    raise SystemExit(subprocess.call([dagster, "dev", "--workspace", workspace, *address]))

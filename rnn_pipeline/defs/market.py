@@ -64,7 +64,7 @@ def _counts(ledger: list[Ingested]) -> dict[str, Any]:
     backfill_policy=ONE_RUN,
     pool=WAREHOUSE_POOL,
     group_name="market",
-    kinds={"duckdb", "yahoo"},
+    kinds={"duckdb"},
     check_specs=_checks("raw_ohlcv", "bars"),
 )
 def raw_ohlcv(
@@ -100,7 +100,7 @@ def raw_ohlcv(
     backfill_policy=ONE_RUN,
     pool=WAREHOUSE_POOL,
     group_name="market",
-    kinds={"duckdb", "yahoo"},
+    kinds={"duckdb"},
     check_specs=_checks("raw_news", "headlines"),
 )
 def raw_news(
