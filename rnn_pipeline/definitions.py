@@ -9,6 +9,7 @@ from rnn_pipeline.defs.terminal import terminal
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_package_module(rnn_pipeline.defs),
+    asset_checks=dg.load_asset_checks_from_package_module(rnn_pipeline.defs),
     jobs=automation.JOBS,
     schedules=[automation.after_the_close],
     sensors=[automation.universe, automation.new_raw_data, automation.drop_folder],

@@ -117,6 +117,9 @@ class SentimentSpec(Spec):
 class ModelSettings(Spec):
     """What the forecasters see, how far they look, and how many times each is trained."""
 
+    features: tuple[str, ...] = Field(
+        (), description="columns of the model matrix; empty: the default set of features/model.py"
+    )
     lookback: int = Field(20, ge=2, description="sessions in one input window")
     horizon: int = Field(1, ge=1, description="sessions ahead that are forecast")
     seeds: tuple[int, ...] = Field((0, 1), min_length=1)

@@ -7,13 +7,14 @@ import pytest
 from click.testing import CliRunner
 from pandas.testing import assert_frame_equal
 
-from rnn_pipeline import cli
+from rnn_pipeline import chain, cli
 from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs.automation import stages
 from rnn_pipeline.defs.partitions import range_tags
 from rnn_pipeline.defs.reporting import REPORT
 from rnn_pipeline.defs.resources import WarehouseResource
 from rnn_pipeline.defs.trading import price_signals
+from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
 from rnn_pipeline.settings import load_settings
 from rnn_pipeline.warehouse import Warehouse
 
@@ -125,6 +126,34 @@ def test_contributions_add_up_and_no_evidence_means_no_position(store):
     assert (decisions.loc[decisions["grade"] == "none", "position"] == 0).all()
     gross = decisions.groupby("session")["position"].apply(lambda p: p.abs().sum())
     assert (gross <= SETTINGS.trading.max_gross + 1e-12).all()
+
+
+def test_the_chain_as_a_function_makes_what_the_assets_make(store):
+    """The look-ahead test runs ``rnn_pipeline.chain``: it must be the graph, bit for bit."""
+    knowledge = Knowledge(
+        store.rows("raw_ohlcv"), store.rows("raw_news"), store.rows("labelled_headlines")
+    )
+    made = chain.run(knowledge, SETTINGS)
+    for name in DERIVED:
+        stored = store.rows(name)
+        shared = [column for column in made[name].columns if column in stored.columns]
+        assert set(stored.columns) - set(shared) <= {"run_id", "model_hash"}, name
+        assert len(stored) > 0, name
+        difference = first_difference(
+            {name: stored[shared]}, {name: made[name][shared]}, "chain", pd.Timestamp(0)
+        )
+        assert difference is None, difference
+
+
+def test_lookahead_audits_the_stored_data(demo):
+    arguments = ["lookahead", "--cuts", "1", "--tickers", "AAPL,MSFT"]
+    outcome = CliRunner().invoke(cli.main, arguments, catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout.splitlines()[-1] == "the past stands still"
+    (line,) = [line.split() for line in outcome.stdout.splitlines() if "trading_decisions" in line]
+    assert line[1] == "4"
+    assert int(line[2]) > 100
+    assert line[3] == "0"
 
 
 def test_running_again_changes_nothing_and_trains_nothing(store, instance):

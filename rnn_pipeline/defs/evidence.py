@@ -1,33 +1,15 @@
 """Forecasts of sessions that no network was trained on, graded, and the report about them."""
 
 import dagster as dg
-import pandas as pd
 
 from rnn_pipeline.defs.features import news_sentiment
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.networks import forecasters, load_forecasters, read_fold_datasets
 from rnn_pipeline.defs.partitions import BY_TICKER, ONE_RUN, SETTINGS, TICKERS, tickers_of
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
-from rnn_pipeline.evidence.baselines import sentiment_forecasts
 from rnn_pipeline.evidence.metrics import forecast_metrics
-from rnn_pipeline.evidence.significance import EVIDENCE_RULE, evidence_by_fold
+from rnn_pipeline.evidence.significance import EVIDENCE_RULE, walk_forward_evidence
 from rnn_pipeline.reporting import plots
-
-NO_FORECASTS = pd.DataFrame(
-    {name: [] for name in ("ticker", "session", "fold", "model", "seed", "forecast", "model_hash")}
-)
-
-
-def stamped(
-    forecasts: pd.DataFrame, features: pd.DataFrame, context: dg.AssetExecutionContext
-) -> pd.DataFrame:
-    """Forecasts as the table keeps them: when each could be made, and what made it."""
-    from rnn_pipeline.networks.checkpoints import code_version
-
-    lineage = features[["ticker", "session", "known_at", "feature_set_hash"]]
-    return forecasts.merge(lineage, on=["ticker", "session"]).assign(
-        horizon=SETTINGS.model.horizon, code_version=code_version(), run_id=context.run.run_id
-    )
 
 
 @dg.asset(
@@ -46,22 +28,21 @@ def walk_forward_forecasts(
     The evidence of a fold comes from earlier folds' forecasts alone; the sentiment level is graded
     by the same rule.
     """
+    from rnn_pipeline.networks import walk_forward
+
     tickers = tickers_of(context)
     store = warehouse.store
     models = [load_forecasters(model, tickers) for model in SETTINGS.model.networks]
-    tests = [
-        model[data.ticker].forecast_test(data)
-        for data in read_fold_datasets(warehouse, market, tickers)
-        for model in models
-        if data.ticker in model
-    ]
-    features = store.rows("model_features", ticker=tickers)
-    rows = stamped(pd.concat(tests or [NO_FORECASTS]), features, context)
+    datasets = read_fold_datasets(warehouse, market, tickers)
+    rows = walk_forward.stamped(
+        walk_forward.walk_forward_forecasts(datasets, models),
+        store.rows("model_features", ticker=tickers),
+        SETTINGS.model.horizon,
+    ).assign(run_id=context.run.run_id)
     with store.batch() as batch:
         batch.replace("forecasts", rows, ticker=tickers)
     forecasts = store.rows("walk_forward_forecasts", ticker=tickers)
-    sentiment = sentiment_forecasts(store.rows("news_sentiment", ticker=tickers), forecasts)
-    evidence = evidence_by_fold(pd.concat([forecasts, sentiment]))
+    evidence = walk_forward_evidence(forecasts, store.rows("news_sentiment", ticker=tickers))
     with store.batch() as batch:
         batch.replace("evidence", evidence.assign(run_id=context.run.run_id), ticker=tickers)
     metrics = forecast_metrics(forecasts, by=("ticker", "model"))
@@ -72,4 +53,28 @@ def walk_forward_forecasts(
             "folds": int(forecasts["fold"].nunique()),
             "evidence_rule": EVIDENCE_RULE,
         }
+    )
+
+
+@dg.asset_check(
+    asset=walk_forward_forecasts,
+    name="no_look_ahead",
+    description=(
+        "The chain, run again with the future cut off, scrambled and restated, says the same of"
+        " the past, bit for bit. The job audit runs it."
+    ),
+    pool=WAREHOUSE_POOL,
+)
+def no_look_ahead(
+    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
+) -> dg.AssetCheckResult:
+    """See ``rnn_pipeline.audit``."""
+    from rnn_pipeline.audit import audit, longest, summary
+
+    store = warehouse.store
+    findings = audit(store, longest(store), SETTINGS, cuts=1, progress=context.log.info)
+    return dg.AssetCheckResult(
+        passed=findings.clean,
+        description="; ".join(map(str, findings.differences)) or "the past stands still",
+        metadata={"compared": table(summary(findings))},
     )

@@ -18,18 +18,17 @@ from rnn_pipeline.defs.partitions import (
     tickers_of,
 )
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
-from rnn_pipeline.features import price
+from rnn_pipeline.features import catalogue, model, price, sentiment
 from rnn_pipeline.features.folds import fold_table, walk_forward
-from rnn_pipeline.features.sentiment import SENTIMENT_FEATURES, daily_sentiment
 from rnn_pipeline.features.windows import ModelMatrix, fold_status, window_index
-from rnn_pipeline.market.quality import check_features
+from rnn_pipeline.market.quality import DRIFT_SHARE, check_drift, check_features
 from rnn_pipeline.reporting import plots
 
 #: The columns of a window, in their order.
-COLUMNS = (*(feature.name for feature in price.PRICE_FEATURES), *SENTIMENT_FEATURES)
+COLUMNS = model.model_columns(SETTINGS.model.features)
 
-#: Calendar days that surely hold the sessions which a row of daily sentiment looks back on.
-_SENTIMENT_WARM_UP = timedelta(days=45)
+#: The days whose features are compared with the training span.
+_RECENT = timedelta(days=90)
 
 SENTIMENT_MODEL = SETTINGS.checkpoint_dir / "sentiment.safetensors"
 
@@ -55,23 +54,24 @@ def price_features(
 ) -> dg.MaterializeResult:
     """Causal, scale-free features of every session, each from the bars known at its close.
 
+    Features that compare tickers look at every ticker of the warehouse, whichever are materialized.
     Beside them the targets whose outcome these sessions brought: the log return over the horizon
     that ended here.
     """
     span = span_of(context)
     store = warehouse.store
-    features = (*price.PRICE_FEATURES, *price.MOVING_AVERAGES)
-    bars = store.bars_by_era(span.tickers, span.first, span.last, price.warm_up(features))
-    rows = price.price_features(bars, features)
+    bars = store.bars_by_era(span.tickers, span.first, span.last, catalogue.WARM_UP)
+    rest = sorted(set(store.tickers()) - set(span.tickers))
+    others = store.bars_by_era(rest, span.first, span.last, catalogue.UNIVERSE_WARM_UP)
+    rows = catalogue.feature_table(bars, others)
+    made_by = catalogue.feature_table_hash()
     outcomes = price.targets(bars, SETTINGS.model.horizon).dropna(subset="target")
     outcomes = outcomes[outcomes["target_session"] >= pd.Timestamp(span.first)]
     days = (span.first, span.last)
     with store.batch() as batch:
         batch.replace(
             "price_features",
-            rows.assign(
-                feature_set_hash=price.feature_set_hash(features), run_id=context.run.run_id
-            ),
+            rows.assign(feature_set_hash=made_by, run_id=context.run.run_id),
             ticker=span.tickers,
             session=days,
         )
@@ -83,10 +83,8 @@ def price_features(
             horizon=SETTINGS.model.horizon,
         )
     names = [feature.name for feature in price.PRICE_FEATURES]
-    warm = rows.merge(_behind_warm_up(bars), on=["ticker", "session"])
-    verdict = check_features(
-        warm, {feature.name: feature.bounds for feature in price.PRICE_FEATURES}
-    )
+    warm = rows.dropna(subset=names)
+    verdict = check_features(rows, catalogue.BOUNDS, catalogue.in_warm_up(bars))
     show(
         context,
         distributions=plots.feature_distributions(warm, names),
@@ -97,7 +95,8 @@ def price_features(
             **ranges(rows),
             "rows_in_warm_up": len(rows) - len(warm),
             "targets": len(outcomes),
-            "feature_set_hash": price.feature_set_hash(features),
+            "features": len(catalogue.NAMES),
+            "feature_set_hash": made_by,
         },
         check_results=[holds("price_features_hold", verdict)],
     )
@@ -124,14 +123,14 @@ def news_sentiment(
 
     span = span_of(context)
     store = warehouse.store
-    model = load_sentiment(SENTIMENT_MODEL)
-    sessions = store.bars(span.tickers, span.first - _SENTIMENT_WARM_UP, span.last)
-    start = pd.Timestamp(span.first - 2 * _SENTIMENT_WARM_UP, tz="UTC")
-    headlines = store.headlines(span.tickers, start, sessions["known_at"].max())
-    headlines["usable_session"] = market.calendar.session_of(headlines["usable_at"])
-    headlines["score"] = model.score(headlines["title"].tolist())
-    rows = daily_sentiment(headlines, sessions[["ticker", "session", "known_at"]])
-    rows = rows[rows["session"] >= pd.Timestamp(span.first)]
+    sessions = store.bars_by_era(span.tickers, span.first, span.last, sentiment.SPAN - 1)
+    headlines = store.headlines(
+        span.tickers,
+        sessions["session"].min().tz_localize("UTC") - sentiment.NEWS_REACH,
+        sessions["known_at"].max(),
+    )
+    score = load_sentiment(SENTIMENT_MODEL).score
+    rows = sentiment.news_sentiment(headlines, sessions, market.calendar, score)
     with store.batch() as batch:
         batch.replace(
             "news_sentiment",
@@ -167,18 +166,60 @@ def model_features(
     store = warehouse.store
     days = {"ticker": span.tickers, "session": (span.first, span.last)}
     prices = store.rows("price_features", **days)
-    sentiment = store.rows("news_sentiment", **days)
-    keys = ["ticker", "session"]
-    rows = prices.merge(sentiment[[*keys, *SENTIMENT_FEATURES]], on=keys)
+    rows = model.model_features(prices, store.rows("news_sentiment", **days), COLUMNS)
     with store.batch() as batch:
-        kept = rows[[*keys, "known_at", "feature_set_hash", *COLUMNS]]
-        batch.replace("model_features", kept.assign(run_id=context.run.run_id), **days)
+        batch.replace("model_features", rows.assign(run_id=context.run.run_id), **days)
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),
             "complete_rows": int(rows[list(COLUMNS)].notna().all(axis=1).sum()),
             "columns": dg.MetadataValue.json(list(COLUMNS)),
         }
+    )
+
+
+@dg.asset_check(
+    asset=model_features,
+    name="model_features_as_in_training",
+    description="The newest sessions lie within what the newest fold's networks were trained on.",
+    pool=WAREHOUSE_POOL,
+)
+def model_features_as_in_training(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """Drift of the networks' inputs against the training span of the newest fold."""
+    store = warehouse.store
+    spans = store.rows("folds", role="train")
+    if spans.empty:
+        return dg.AssetCheckResult(passed=True, description="no fold has been cut yet")
+    span = spans.iloc[-1]
+    trained = store.rows(
+        "model_features",
+        session=(span["first_session"].date(), span["last_session"].date()),
+    ).dropna(subset=list(COLUMNS))
+    since = store.last_session() or span["last_session"].date()
+    newest = store.rows("model_features", session=(since - _RECENT, since))
+    if trained.empty:
+        return dg.AssetCheckResult(
+            passed=True, description="no row of the training span is complete"
+        )
+    verdict = check_drift(newest, trained, COLUMNS)
+    drifted = {
+        rule: share
+        for rule, share in verdict.summary["share_outside"].items()
+        if share > DRIFT_SHARE
+    }
+    return dg.AssetCheckResult(
+        passed=verdict.summary["passed"],
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            "; ".join(
+                f"{name}: {share:.0%} of new rows are outside" for name, share in drifted.items()
+            )
+            or f"{len(newest)} rows of the newest sessions lie within the training span"
+        ),
+        metadata={
+            "rows_outside": table(verdict.bad.head(20), ["ticker", "session", "rule"]),
+            "suite": dg.MetadataValue.json(verdict.summary),
+        },
     )
 
 
@@ -211,11 +252,14 @@ def sequence_windows(
     status = fold_status(matrix, index, folds)
     spans = fold_table(folds, axis)
     usable = status[status["reason"] == ""].groupby("ticker").size()
+    market_status = store.rows("ticker_status", ticker=tickers).set_index("ticker")
     sets = pd.DataFrame({"ticker": tickers}).assign(
         matrix=folder.name,
         windows=lambda frame: frame["ticker"].map(index.groupby("ticker").size()).fillna(0),
         folds=lambda frame: frame["ticker"].map(usable).fillna(0),
-        status=lambda frame: frame["ticker"].map(_reasons(status, usable)).fillna("ok"),
+        status=lambda frame: (
+            frame["ticker"].map(_reasons(status, usable, market_status)).fillna("ok")
+        ),
         run_id=context.run.run_id,
     )
     with store.batch() as batch:
@@ -238,13 +282,6 @@ def sequence_windows(
     )
 
 
-def _behind_warm_up(bars: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have enough bars before them for every feature to have a value."""
-    before = bars.groupby(["ticker", "era"]).cumcount()
-    enough = before >= price.warm_up(price.PRICE_FEATURES)
-    return bars.loc[enough & bars["in_era"], ["ticker", "session"]]
-
-
 def session_axis(warehouse: WarehouseResource, market: MarketResource) -> pd.DatetimeIndex:
     """Every session from the settings' first to the newest stored one; folds count on it.
 
@@ -257,10 +294,15 @@ def session_axis(warehouse: WarehouseResource, market: MarketResource) -> pd.Dat
     return market.calendar.sessions(first_session(SETTINGS), last)
 
 
-def _reasons(status: pd.DataFrame, usable: pd.Series) -> dict[str, str]:
-    """Why a ticker takes part in no fold: the reason of the fold that comes closest."""
-    left_out = status[~status["ticker"].isin(usable.index)].sort_values("train")
-    return dict(zip(left_out["ticker"], left_out["reason"], strict=True))
+def _reasons(folds: pd.DataFrame, usable: pd.Series, market_status: pd.DataFrame) -> dict[str, str]:
+    """Why a ticker takes part in no fold: it has no bars, or too few for the closest one."""
+    without_bars = market_status[market_status["sessions"].isna()]
+    reasons = (without_bars["reason"].where(without_bars["reason"] != "", "no bars")).to_dict()
+    left_out = folds[~folds["ticker"].isin(usable.index)].sort_values("train")
+    for row in left_out.itertuples():
+        bars = market_status["sessions"].get(row.ticker, 0)
+        reasons[row.ticker] = f"{row.reason} ({bars:.0f} bars)"
+    return reasons
 
 
 def _drop_unused(used: pd.Series) -> None:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import dagster as dg
 import pandas as pd
 
-from rnn_pipeline.defs.evidence import NO_FORECASTS, stamped, walk_forward_forecasts
+from rnn_pipeline.defs.evidence import walk_forward_forecasts
 from rnn_pipeline.defs.features import COLUMNS, model_features, news_sentiment, price_features
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.networks import checkpoint_path
@@ -70,11 +70,14 @@ def price_signals(
     Sessions newer than the last walk-forward test are forecast here, from the saved networks of the
     newest fold.
     """
+    from rnn_pipeline.networks.walk_forward import stamped
+
     span = span_of(context)
     store = warehouse.store
     new, features = _forecast_new_sessions(warehouse, market, span)
     with store.batch() as batch:
-        batch.upsert("forecasts", stamped(new, features, context))
+        rows = stamped(new, features, SETTINGS.model.horizon)
+        batch.upsert("forecasts", rows.assign(run_id=context.run.run_id))
     days = {"ticker": span.tickers, "session": (span.first, span.last)}
     forecasts = store.rows("walk_forward_forecasts", **days)
     evidence = store.rows("evidence", ticker=span.tickers)
@@ -101,9 +104,8 @@ def sentiment_signals(
     span = span_of(context)
     store = warehouse.store
     days = {"ticker": span.tickers, "session": (span.first, span.last)}
-    fold_of = store.rows("forecasts", "ticker, session, fold", **days).drop_duplicates()
     sentiment = store.rows("news_sentiment", **days)
-    rows = sentiment.merge(fold_of, on=["ticker", "session"])
+    rows = fusion.with_folds(sentiment, store.rows("forecasts", **days))
     signals = fusion.sentiment_signals(rows, store.rows("evidence", ticker=span.tickers))
     made_by = sentiment[["ticker", "session", "model_hash"]]
     signals = signals.merge(made_by, on=["ticker", "session"])
@@ -191,7 +193,7 @@ def _forecast_new_sessions(
     Raises:
         dagster.Failure: nothing was ever trained for any of these tickers.
     """
-    from rnn_pipeline.networks.walk_forward import Forecaster
+    from rnn_pipeline.networks.walk_forward import Forecaster, no_forecasts
 
     store = warehouse.store
     checkpoints = store.rows("checkpoints", ticker=span.tickers)
@@ -207,7 +209,7 @@ def _forecast_new_sessions(
     )
     behind = checkpoints[checkpoints["tested_until"] < last]
     if behind.empty or features.empty:
-        return NO_FORECASTS, features
+        return no_forecasts(), features
     matrix = ModelMatrix.build(features, COLUMNS)
     axis = market.calendar.sessions(features["session"].min(), features["session"].max())
     new = [
@@ -220,4 +222,4 @@ def _forecast_new_sessions(
         for row in behind.itertuples()
         if row.ticker in matrix.tickers
     ]
-    return pd.concat(new or [NO_FORECASTS]), features
+    return pd.concat(new) if new else no_forecasts(), features

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
+from rnn_pipeline.evidence.baselines import sentiment_forecasts
 from rnn_pipeline.evidence.layouts import EVIDENCE_COLUMNS
 from rnn_pipeline.evidence.metrics import average_seeds, group_statistics
 from rnn_pipeline.settings import Grade
@@ -86,6 +87,16 @@ def evidence_by_fold(forecasts: pd.DataFrame, trials: int | None = None) -> pd.D
         for fold in np.unique(rows["fold"])
     ]
     return _evidence_frame(graded or [_grade(rows, rows, "min", trials, OVERALL_FOLD)])
+
+
+def walk_forward_evidence(forecasts: pd.DataFrame, news_sentiment: pd.DataFrame) -> pd.DataFrame:
+    """Grade every model, and the sentiment level as if it were one, by `evidence_by_fold`.
+
+    Args:
+        forecasts: of the networks, with ``actual``.
+        news_sentiment: ticker, session, sentiment.
+    """
+    return evidence_by_fold(pd.concat([forecasts, sentiment_forecasts(news_sentiment, forecasts)]))
 
 
 def overall_evidence(forecasts: pd.DataFrame, trials: int | None = None) -> pd.DataFrame:

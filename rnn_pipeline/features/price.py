@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -55,6 +55,9 @@ class Panel:
         low: Lowest price, likewise.
         close: Closing price, likewise.
         volume: Shares traded.
+        dollar_volume: Unadjusted turnover, ``close * volume``: a split moves both and cancels, a
+            dividend moves neither.
+        day: The session as days since 1970-01-01.
         position: Row number within the segment, from 0.
     """
 
@@ -63,6 +66,8 @@ class Panel:
     low: Array
     close: Array
     volume: Array
+    dollar_volume: Array
+    day: NDArray[np.int64]
     position: NDArray[np.int64]
 
     def lag(self, x: Array, k: int) -> Array:
@@ -124,7 +129,9 @@ class Panel:
         return np.where(self.position < warm_up, np.nan, x)
 
 
-def _panel(raw: dict[str, Array], position: NDArray[np.int64], rows: slice) -> Panel:
+def _panel(
+    raw: dict[str, Array], day: NDArray[np.int64], position: NDArray[np.int64], rows: slice
+) -> Panel:
     """Put some rows of bars on the adjusted scale.
 
     The close is multiplied too, rather than replaced by ``adj_close``: one rounding for all four
@@ -137,6 +144,8 @@ def _panel(raw: dict[str, Array], position: NDArray[np.int64], rows: slice) -> P
         low=raw["low"][rows] * scale,
         close=raw["close"][rows] * scale,
         volume=raw["volume"][rows],
+        dollar_volume=raw["close"][rows] * raw["volume"][rows],
+        day=day[rows],
         position=position[rows],
     )
 
@@ -189,6 +198,10 @@ class Feature:
         warm_up: Rows of its segment that a row needs before it: the position of the first value.
         compute: From a panel to one value per row.
         bounds: Smallest and largest value the formula can give.
+        source: Columns of the bars that its value depends on.
+        nulls: ``warm_up``: NaN in the first ``warm_up`` rows of a segment and nowhere else.
+            ``neutral``: likewise, and a neutral number, which the formula names, where it would
+            divide by zero.
     """
 
     name: str
@@ -196,6 +209,8 @@ class Feature:
     warm_up: int
     compute: Callable[[Panel], Array]
     bounds: tuple[float, float] | None = None
+    source: tuple[str, ...] = ("adj_close",)
+    nulls: Literal["warm_up", "neutral"] = "warm_up"
 
 
 def _return(panel: Panel) -> Array:
@@ -305,6 +320,8 @@ PRICE_FEATURES: tuple[Feature, ...] = (
         19,
         partial(_volume_to_sma, fast=1, slow=20),
         (0.0, 20.0),
+        ("volume",),
+        "neutral",
     ),
     Feature(
         "volume_sma_5_to_sma_20",
@@ -312,6 +329,8 @@ PRICE_FEATURES: tuple[Feature, ...] = (
         19,
         partial(_volume_to_sma, fast=5, slow=20),
         (0.0, 4.0),
+        ("volume",),
+        "neutral",
     ),
     Feature(
         "rsi_14",
@@ -319,6 +338,7 @@ PRICE_FEATURES: tuple[Feature, ...] = (
         ema_rows(27),
         partial(_rsi, n=14),
         (0.0, 100.0),
+        nulls="neutral",
     ),
     Feature(
         "macd",
@@ -348,6 +368,7 @@ PRICE_FEATURES: tuple[Feature, ...] = (
         19,
         partial(_bollinger_position, n=20, width=2.0),
         (-0.6, 1.6),
+        nulls="neutral",
     ),
     Feature(
         "atr_14",
@@ -355,6 +376,7 @@ PRICE_FEATURES: tuple[Feature, ...] = (
         ema_rows(27),
         partial(_atr, n=14),
         (0.0, _ANY),
+        ("high", "low", "close", "adj_close"),
     ),
 )
 """The features of the first set. Levels such as the moving averages themselves are not among them:
@@ -366,7 +388,9 @@ MOVING_AVERAGES: tuple[Feature, ...] = (
         Feature(f"sma_{n}", f"SMA{n}(c)", n - 1, partial(_sma, n=n), (0.0, _ANY))
         for n in (5, 10, 20, 50)
     ),
-    Feature("volume_sma_20", "SMA20(volume)", 19, partial(_volume_sma, n=20), (0.0, _ANY)),
+    Feature(
+        "volume_sma_20", "SMA20(volume)", 19, partial(_volume_sma, n=20), (0.0, _ANY), ("volume",)
+    ),
 )
 """Levels for charts, on the adjusted scale of the bars they were computed from."""
 
@@ -403,7 +427,8 @@ def feature_set_hash(features: Sequence[Feature]) -> str:
                 " no hash can name it; define it in a module"
             ) from None
         arguments = (call.args, sorted(call.keywords.items()))
-        declarations.append((feature.name, feature.formula, feature.warm_up, source, arguments))
+        declared = (feature.name, feature.formula, feature.warm_up, feature.source, feature.nulls)
+        declarations.append((*declared, source, arguments))
     named = repr((declarations, sorted(sources)))
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
@@ -531,8 +556,9 @@ def price_features(
         name: segments.column(name).astype(np.float64, copy=False)
         for name in (*PRICE_COLUMNS, "volume")
     }
+    day = segments.column("session").astype("datetime64[D]").astype(np.int64)
     for rows in segments.blocks():
-        panel = _panel(raw, segments.position, rows)
+        panel = _panel(raw, day, segments.position, rows)
         # Windows that reach into the segment before are computed and then blanked.
         with np.errstate(all="ignore"):
             for column, feature in enumerate(features):
@@ -564,8 +590,8 @@ def targets(bars: pd.DataFrame, horizon: int) -> pd.DataFrame:
     """What forecasts are measured against: the log return of adjusted close over ``horizon`` rows.
 
     Args:
-        bars: ticker, session, adj_close; with ``era`` a session's target comes from the latest era
-            that holds the session, both prices from that same era.
+        bars: ticker, session, adj_close; with ``era`` a session's target comes from the earliest
+            era in which its outcome was known, both prices from that same era.
         horizon: Sessions ahead, counted in the ticker's own bars.
 
     Returns:
@@ -589,7 +615,9 @@ def targets(bars: pd.DataFrame, horizon: int) -> pd.DataFrame:
     target = np.where(known, np.log(price[ahead] / price), np.nan)
     target_session = np.where(known, session[ahead], np.datetime64("NaT"))
     if "era" in bars:
-        best = np.lexsort((segments.era, known, session, segments.ticker))
+        # A bar that arrives late gives the session before it a second, nearer outcome: the one that
+        # was known first stays.
+        best = np.lexsort((-segments.era, known, session, segments.ticker))
         last = np.ones(len(bars), dtype=bool)
         last[:-1] = (np.diff(segments.ticker[best]) != 0) | (
             session[best][1:] != session[best][:-1]

@@ -110,6 +110,11 @@ class ModelMatrix:
     ) -> ModelMatrix:
         """Lay out a feature frame (ticker, session, ``columns``) in any row order.
 
+        With ``known_at``, a row that became known after a later row of its ticker is blanked: when
+        that later row was computed it was a gap, and a window across it stays broken for ever.
+        Otherwise a bar that arrives years late would complete windows of the past and so retrain
+        networks on what nobody had known.
+
         Raises:
             ValueError: a column is missing or infinite, or a (ticker, session) stands twice.
         """
@@ -134,6 +139,8 @@ class ModelMatrix:
             values[:, place] = features[name].to_numpy()[order]
             if np.isinf(values[:, place]).any():
                 raise ValueError(f"features: {name} has infinite values; give them a value or NaN")
+        if "known_at" in features:
+            values[_arrived_late(codes, features["known_at"].to_numpy()[order])] = np.nan
         return cls(
             values=values,
             sessions=days.astype("datetime64[D]"),
@@ -225,6 +232,13 @@ class ModelMatrix:
                 " build it again"
             )
         return matrix
+
+
+def _arrived_late(codes: NDArray[np.int64], known_at: NDArray) -> NDArray[np.bool_]:
+    """Mark rows that became known after a later row of the same ticker, in order of both."""
+    known = pd.Series(pd.to_datetime(known_at, utc=True))
+    earliest_after = known[::-1].groupby(codes[::-1]).cummin()[::-1]
+    return (known > earliest_after).to_numpy()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ beside the data as columns, and the suite judges those.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,6 +27,11 @@ MAX_TITLE_LENGTH = 2_000
 
 #: A feature with more equal values in a row than this (a year of sessions) is reported as stuck.
 MAX_CONSTANT_ROWS = 250
+
+#: A feature drifts when more than this share of new rows lies outside the middle `DRIFT_RANGE` of
+#: the training rows.
+DRIFT_SHARE = 0.05
+DRIFT_RANGE = 0.99
 
 #: Smallest and largest value allowed; infinity leaves a side open.
 Bounds = tuple[float, float]
@@ -161,17 +166,24 @@ def check_headlines(headlines: pd.DataFrame, now: datetime) -> Verdict:
     return _judge(headlines, shown, rules, unique=("unique_news_id", ["ticker", "news_id"]))
 
 
-def check_features(features: pd.DataFrame, columns: Mapping[str, Bounds | None]) -> Verdict:
-    """Judge feature rows; rows of a feature's warm-up should not be among them.
+def check_features(
+    features: pd.DataFrame,
+    columns: Mapping[str, Bounds | None],
+    warm_up: pd.DataFrame | None = None,
+) -> Verdict:
+    """Judge feature rows.
 
     Every feature is present, finite and within its bounds, and a ticker has one row per session,
-    as for bars. A batch without a row does not pass. The summary's ``constant`` names features
-    that keep one value for more than :data:`MAX_CONSTANT_ROWS` rows of a ticker, with the number of
-    rows: suspicious, but no rule is broken.
+    as for bars; inside its ``warm_up`` a feature may be missing. A batch without a row does not
+    pass. The summary's ``constant`` names features that keep one value for more than
+    :data:`MAX_CONSTANT_ROWS` rows of a ticker, with the number of rows: suspicious, but no rule is
+    broken.
 
     Args:
         features: ticker, session and the columns below.
         columns: feature names and their bounds (both included), None where there are none.
+        warm_up: ticker, session and per feature whether the row lies inside its warm-up; empty: no
+            row does.
 
     Raises:
         ValueError: a column is missing or holds no numbers, or session has a zone.
@@ -181,12 +193,60 @@ def check_features(features: pd.DataFrame, columns: Mapping[str, Bounds | None])
         ticker=features["ticker"].array, session=_sessions(features).array
     )
     rules = [_NOT_EMPTY, _present("ticker"), _present("session")]
+    if warm_up is not None:
+        keys = ["ticker", "session"]
+        warm_up = features[keys].merge(warm_up, on=keys, how="left")
     for name, bounds in columns.items():
-        rules += _finite(name)
+        present, finite = _finite(name)
+        if warm_up is not None:
+            inside = warm_up[name].fillna(False).to_numpy(dtype=bool)
+            shown[f"{name} lost"] = shown[name].isna().to_numpy() & ~inside
+            present = _never(f"{name}_present_after_warm_up", f"{name} lost")
+        rules += [present, finite]
         if bounds is not None:
             rules.append(_between(f"{name}_within_bounds", name, *bounds))
     verdict = _judge(features, shown, rules, unique=("unique_session", ["ticker", "session"]))
     verdict.summary["constant"] = _constant(shown, columns)
+    return verdict
+
+
+def check_drift(features: pd.DataFrame, reference: pd.DataFrame, columns: Sequence[str]) -> Verdict:
+    """Compare features with those of the span that networks were trained on.
+
+    A feature has drifted when more than :data:`DRIFT_SHARE` of its rows lie outside what
+    :data:`DRIFT_RANGE` of the reference's rows lie within. The rows that do are shown whether or
+    not it has: ``bad`` holds every row outside for some feature, ``passed`` says whether a feature
+    has drifted, and the summary's ``share_outside`` gives each feature's share.
+
+    Args:
+        features: ticker, session and the columns below; missing values are left out.
+        reference: the columns below, of the training span.
+        columns: feature names.
+
+    Raises:
+        ValueError: a column is missing or holds no numbers, or the reference has no value of one.
+    """
+    _require(features, ["ticker", "session", *columns])
+    _require(reference, columns)
+    shown, known = _numbers(features, columns), _numbers(reference, columns)
+    if empty := [name for name in columns if known[name].notna().sum() == 0]:
+        raise ValueError(f"reference has no value of {empty}: pass rows of the training span")
+    tail = (1 - DRIFT_RANGE) / 2
+    low, high = known.quantile(tail), known.quantile(1 - tail)
+    rules = [
+        _between(
+            f"{name}_as_in_training", name, float(low[name]), float(high[name]),
+            mostly=1 - DRIFT_SHARE,
+        )
+        for name in columns
+    ]  # fmt: skip
+    outcomes = _run(shown, [_NOT_EMPTY, *rules])
+    verdict = _parted(features, outcomes)
+    present = shown.notna().sum()
+    verdict.summary["share_outside"] = {
+        name: len(outcomes[f"{name}_as_in_training"][1]) / max(int(present[name]), 1)
+        for name in columns
+    }
     return verdict
 
 
@@ -232,7 +292,7 @@ def _present(column: str) -> _Rule:
 
 
 def _between(
-    name: str, column: str, low: float | None, high: float | None, **options: bool
+    name: str, column: str, low: float | None, high: float | None, **options: bool | float
 ) -> _Rule:
     """Holds of missing values: those break ``_present``."""
     limits = {"column": column, "min_value": low, "max_value": high, **options}
@@ -266,6 +326,11 @@ def _judge(
     outcomes = _run(shown, rules)
     sound = shown.drop(index=list({row for _, rows in outcomes.values() for row in rows}))
     outcomes |= _run(sound.assign(repeated=sound.duplicated(key)), [_never(name, "repeated")])
+    return _parted(frame, outcomes)
+
+
+def _parted(frame: pd.DataFrame, outcomes: Mapping[str, tuple[bool, list[int]]]) -> Verdict:
+    """Part a frame into the rows that no rule names and the others."""
     broken: dict[int, list[str]] = {}
     for rule, (_, rows) in outcomes.items():
         for row in rows:

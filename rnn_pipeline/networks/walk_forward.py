@@ -331,3 +331,43 @@ def train_walk_forward(
         )
         for ticker in members
     }, len(to_train)
+
+
+def walk_forward_forecasts(
+    datasets: Iterable[FoldData], models: Sequence[Mapping[str, Forecaster]]
+) -> pd.DataFrame:
+    """Forecast every fold's test sessions with every model that was trained for its ticker.
+
+    Args:
+        datasets: each ticker's share of each fold.
+        models: forecasters by ticker, one mapping per model.
+
+    Returns:
+        As :meth:`Forecaster.forecast`.
+    """
+    tests = [
+        model[data.ticker].forecast_test(data)
+        for data in datasets
+        for model in models
+        if data.ticker in model
+    ]
+    return pd.concat(tests, ignore_index=True) if tests else no_forecasts()
+
+
+def stamped(forecasts: pd.DataFrame, features: pd.DataFrame, horizon: int) -> pd.DataFrame:
+    """Add to forecasts when they could be made, and by which features and code.
+
+    Args:
+        forecasts: as :meth:`Forecaster.forecast` gives them.
+        features: ticker, session, known_at, feature_set_hash of the sessions forecast from.
+        horizon: sessions ahead.
+    """
+    lineage = features[["ticker", "session", "known_at", "feature_set_hash"]]
+    return forecasts.merge(lineage, on=["ticker", "session"]).assign(
+        horizon=horizon, code_version=code_version()
+    )
+
+
+def no_forecasts() -> pd.DataFrame:
+    """The frame of no forecast at all."""
+    return pd.DataFrame({name: [] for name in FORECASTS})

@@ -138,6 +138,17 @@ def sentiment_signals(news_sentiment: pd.DataFrame, evidence: pd.DataFrame) -> p
     return frame[list(SOURCE_SIGNAL_COLUMNS)]
 
 
+def with_folds(news_sentiment: pd.DataFrame, forecasts: pd.DataFrame) -> pd.DataFrame:
+    """Give sentiment the fold of its session; sessions that no network forecast are left out.
+
+    Args:
+        news_sentiment: ticker, session and any other columns.
+        forecasts: ticker, session, fold.
+    """
+    fold_of = forecasts[[*_KEYS, "fold"]].drop_duplicates()
+    return news_sentiment.merge(fold_of, on=_KEYS)
+
+
 def fuse(price: pd.DataFrame, sentiment: pd.DataFrame, spec: TradingSpec) -> pd.DataFrame:
     """Add both sources' contributions to one signal and label it.
 

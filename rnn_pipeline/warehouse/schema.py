@@ -124,7 +124,7 @@ TABLES: dict[str, str] = {
     ),
 }
 
-OPEN_TABLES = frozenset({"price_features", "model_features"})
+OPEN_TABLES = frozenset({"price_features", "model_features", "news_sentiment"})
 
 VIEWS: dict[str, str] = {
     # A forecast beside what then happened; the outcome is unknown (NULL) until its session.

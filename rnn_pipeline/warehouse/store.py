@@ -49,7 +49,7 @@ def _where(conditions: Mapping[str, Condition | None]) -> tuple[str, list[Any]]:
             clauses.append(f"{column} BETWEEN ? AND ?")
             parameters.extend(condition)
         elif isinstance(condition, Sequence) and not isinstance(condition, str):
-            clauses.append(f"list_contains(?, {column})")
+            clauses.append(f"{column} IN (SELECT unnest(?))")
             parameters.append(list(condition))
         else:
             clauses.append(f"{column} = ?")
@@ -207,7 +207,7 @@ class Warehouse:
         """
         return self.read(
             "SELECT * FROM raw_ohlcv"
-            " WHERE list_contains(?, ticker) AND is_final"
+            " WHERE ticker IN (SELECT unnest(?::VARCHAR[])) AND is_final"
             "   AND session BETWEEN coalesce(?, DATE '0001-01-01')"
             "                   AND coalesce(?, DATE '9999-12-31')"
             "   AND known_at <= coalesce(?, 'infinity'::TIMESTAMPTZ)"
@@ -234,10 +234,29 @@ class Warehouse:
             warm_up: bars before a wanted row that its computation may look at.
 
         Returns:
-            Bars with ``era`` (0, 1, …) and ``in_era``: true where the row's own result is to be
-            kept, false for history that only warms the computation up.
+            ticker, session, revision, known_at, prices and volume, with ``era`` (0, 1, …) and
+            ``in_era``: true where the row's own result is to be kept, false for history that only
+            warms the computation up.
         """
-        return self.read(_BARS_BY_ERA, [list(tickers), last, first, first, warm_up, warm_up])
+        import pandas as pd
+
+        wanted = list(tickers)
+        span = {"first": first, "last": last, "warm_up": warm_up}
+        with self.connection() as connection:
+            restated = [row[0] for row in connection.execute(_RESTATED, [wanted, last]).fetchall()]
+            quiet = sorted(set(wanted) - set(restated))
+            frames = [
+                _frame(connection.execute(query, parameters))
+                for query, parameters in (
+                    (_BARS_OF_ONE_ERA, span | {"tickers": quiet}),
+                    (_BARS_BY_ERA, span | {"tickers": restated}),
+                )
+                if parameters["tickers"]
+            ]
+        if len(frames) < 2:
+            return frames[0] if frames else self.bars([]).assign(era=0, in_era=True)
+        both = pd.concat(frames, ignore_index=True)
+        return both.sort_values(["ticker", "era", "session"], ignore_index=True)
 
     def headlines(
         self,
@@ -252,12 +271,17 @@ class Warehouse:
         """
         return self.read(
             "SELECT * FROM raw_news"
-            " WHERE list_contains(?, ticker) AND revision = 0"
+            " WHERE ticker IN (SELECT unnest(?::VARCHAR[])) AND revision = 0"
             "   AND usable_at > coalesce(?, '-infinity'::TIMESTAMPTZ)"
             "   AND usable_at <= coalesce(?, 'infinity'::TIMESTAMPTZ)"
             " ORDER BY ticker, usable_at, news_id",
             [list(tickers), first, last],
         )
+
+    def tickers(self) -> list[str]:
+        """Every ticker of which there is a final bar, in alphabetical order."""
+        known = self.read("SELECT DISTINCT ticker FROM raw_ohlcv WHERE is_final ORDER BY ticker")
+        return known["ticker"].tolist()
 
     def last_session(self, tickers: Iterable[str] | None = None) -> date | None:
         """The newest final bar's session, of these tickers or of all; None without bars."""
@@ -335,9 +359,38 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-_BARS_BY_ERA = """
+# Tickers of which a row was ever revised or came after its successor; of all others there is one
+# era, and their bars need no versions told apart.
+_RESTATED = """
+SELECT DISTINCT ticker FROM (
+    SELECT ticker, revision, known_at, lag(known_at) OVER (
+        PARTITION BY ticker ORDER BY session, revision
+    ) AS before
+    FROM raw_ohlcv WHERE ticker IN (SELECT unnest(?::VARCHAR[])) AND is_final AND session <= ?
+)
+WHERE revision > 0 OR known_at < before
+"""
+
+_COMPUTED_FROM = "ticker, session, revision, known_at, open, high, low, close, adj_close, volume"
+
+_BARS_OF_ONE_ERA = f"""
+WITH spans AS (
+    SELECT ticker, max(session) AS ends, CASE WHEN $warm_up > 0 THEN
+        list_min(max(session, greatest($warm_up, 1)) FILTER (session < $first)) END AS begins
+    FROM raw_ohlcv
+    WHERE ticker IN (SELECT unnest($tickers::VARCHAR[])) AND is_final AND session <= $last
+    GROUP BY ticker
+)
+SELECT {_COMPUTED_FROM}, CAST(0 AS BIGINT) AS era, session >= $first AS in_era
+FROM raw_ohlcv JOIN spans USING (ticker)
+WHERE ends >= $first AND session BETWEEN coalesce(begins, $first) AND $last AND is_final
+ORDER BY ticker, session
+"""
+
+_BARS_BY_ERA = f"""
 WITH known AS (
-    SELECT * FROM raw_ohlcv WHERE list_contains(?, ticker) AND is_final AND session <= ?
+    SELECT {_COMPUTED_FROM} FROM raw_ohlcv
+    WHERE ticker IN (SELECT unnest($tickers::VARCHAR[])) AND is_final AND session <= $last
 ),
 rows_of AS (
     SELECT ticker, session, min(known_at) AS vintage,
@@ -366,8 +419,8 @@ placed AS (
 ),
 eras AS (
     SELECT ticker, era,
-           min(position) FILTER (session >= ?) AS first_position,
-           max(position) FILTER (session >= ?) AS last_position
+           min(position) FILTER (session >= $first) AS first_position,
+           max(position) FILTER (session >= $first) AS last_position
     FROM placed GROUP BY ticker, era
     HAVING first_position IS NOT NULL
 ),
@@ -391,13 +444,13 @@ held AS (
     -- Late rows have a position but are missing in earlier eras: look further back for each.
     JOIN placed ON placed.ticker = bounded.ticker
         AND placed.position <= bounded.last_position
-        AND placed.position >= bounded.first_position - ? - coalesce(late.rows, 0)
+        AND placed.position >= bounded.first_position - $warm_up - coalesce(late.rows, 0)
     JOIN known ON known.ticker = placed.ticker AND known.session = placed.session
         AND known.known_at < coalesce(bounded.ends, 'infinity'::TIMESTAMPTZ)
     QUALIFY revision = max(revision) OVER (PARTITION BY known.ticker, bounded.era, known.session)
 )
 SELECT * EXCLUDE (wanted) FROM held
 QUALIFY wanted
-    OR row_number() OVER (PARTITION BY ticker, era, wanted ORDER BY session DESC) <= ?
+    OR row_number() OVER (PARTITION BY ticker, era, wanted ORDER BY session DESC) <= $warm_up
 ORDER BY ticker, era, session
 """

@@ -158,7 +158,7 @@ def test_moving_averages_are_levels_on_the_adjusted_scale() -> None:
 def test_rolling_operations_of_any_width(n: int, seed: int) -> None:
     x = np.random.default_rng(seed).normal(1e4, 1, 120)
     position = np.concatenate([np.arange(90), np.arange(30)])
-    panel = Panel(x, x, x, x, x, position)
+    panel = Panel(x, x, x, x, x, x, position, position)
     segments = pd.Series(x).groupby(np.repeat([0, 1], [90, 30]))
     for actual, expected in (
         (panel.lag(x, n), segments.shift(n)),

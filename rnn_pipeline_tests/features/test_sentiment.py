@@ -13,6 +13,8 @@ COLUMNS = [
     "news_count",
     "sentiment_mean_5",
     "sentiment_std_5",
+    "sentiment_momentum_5",
+    "sentiment_dispersion",
     "known_at",
 ]
 

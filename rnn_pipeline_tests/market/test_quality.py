@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnn_pipeline.market.quality import check_bars, check_features, check_headlines
+from rnn_pipeline.market.quality import check_bars, check_drift, check_features, check_headlines
 
 SESSIONS = pd.date_range("2012-01-02", periods=10, freq="B", unit="s")
 CLOSES = (SESSIONS + pd.Timedelta(hours=21)).tz_localize("UTC")
@@ -282,3 +282,42 @@ def test_an_empty_batch_of_features_does_not_pass() -> None:
     verdict = check_features(features(0, rsi=[]), {"rsi": None})
     assert verdict.summary["failing"]["not_empty"] == 1
     assert verdict.summary["constant"] == {}
+
+
+def test_a_feature_may_be_missing_in_its_warm_up_and_nowhere_else() -> None:
+    rows = pd.DataFrame(
+        {
+            "ticker": ["A"] * 4,
+            "session": pd.bdate_range("2020-01-06", periods=4),
+            "x": [np.nan, 1.0, np.nan, 2.0],
+        }
+    )
+    inside = rows[["ticker", "session"]].assign(x=[True, False, False, False])
+    verdict = check_features(rows, {"x": None}, inside)
+    assert verdict.bad["session"].tolist() == [rows["session"][2]]
+    assert verdict.bad["rule"].tolist() == ["x_present_after_warm_up"]
+    assert check_features(rows.drop(index=2), {"x": None}, inside).summary["passed"]
+    assert not check_features(rows.drop(index=2), {"x": None}).summary["passed"]
+
+
+def test_drift_is_a_share_of_rows_outside_the_training_range_and_shows_them() -> None:
+    rng = np.random.default_rng(0)
+    reference = pd.DataFrame({"x": rng.normal(size=2000), "y": rng.normal(size=2000)})
+    rows = pd.DataFrame(
+        {
+            "ticker": "A",
+            "session": pd.bdate_range("2020-01-06", periods=200),
+            "x": rng.normal(size=200),
+            "y": rng.normal(size=200),
+        }
+    )
+    assert check_drift(rows, reference, ["x", "y"]).summary["passed"]
+    moved = rows.assign(y=rows["y"].mask(rows.index >= 150, 10.0))
+    verdict = check_drift(moved, reference, ["x", "y"])
+    assert not verdict.summary["passed"]
+    assert verdict.summary["failing"]["y_as_in_training"] >= 50
+    assert verdict.summary["share_outside"]["y"] >= 0.25
+    assert verdict.summary["share_outside"]["x"] < 0.05
+    assert set(moved["session"][150:]) <= set(verdict.bad["session"])
+    with pytest.raises(ValueError, match=r"reference has no value of \['x'\]"):
+        check_drift(rows, reference.assign(x=np.nan), ["x"])
