@@ -451,8 +451,9 @@ def replay(
     for entry in payloads.journal.entries(after=last_entry(warehouse)):
         if entry.released:
             with warehouse.batch() as batch:
-                _apply_release(batch, entry)
-            played += 1
+                if last_entry(batch) < entry.number:
+                    _apply_release(batch, entry)
+                    played += 1
             continue
         if entry.source not in readers:
             raise IngestError(
