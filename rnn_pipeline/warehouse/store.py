@@ -382,7 +382,8 @@ ORDER BY ticker, session
 
 _BARS_BY_ERA = f"""
 WITH known AS (
-    SELECT {_COMPUTED_FROM} FROM raw_ohlcv WHERE ticker IN (SELECT unnest($tickers::VARCHAR[])) AND is_final AND session <= $last
+    SELECT {_COMPUTED_FROM} FROM raw_ohlcv
+    WHERE ticker IN (SELECT unnest($tickers::VARCHAR[])) AND is_final AND session <= $last
 ),
 rows_of AS (
     SELECT ticker, session, min(known_at) AS vintage,

@@ -43,9 +43,7 @@ def test_a_restated_ticker_has_eras_and_its_neighbours_have_one(warehouse: Wareh
     bar = town.knowledge().bars
     old = bar[(bar["ticker"] == "AAA") & (bar["session"] == town.SESSIONS[50])]
     with warehouse.batch() as batch:
-        batch.append(
-            "raw_ohlcv", old.assign(revision=1, close=1.0, known_at=town.close(town.CUT))
-        )
+        batch.append("raw_ohlcv", old.assign(revision=1, close=1.0, known_at=town.close(town.CUT)))
     rows = warehouse.bars_by_era(["AAA", "BBB"], date(2010, 1, 4), date(2011, 9, 2), 20)
     assert rows.groupby("ticker")["era"].max().to_dict() == {"AAA": 1, "BBB": 0}
     assert rows.equals(rows.sort_values(["ticker", "era", "session"], ignore_index=True))
