@@ -12,7 +12,7 @@ defs = dg.Definitions(
     asset_checks=dg.load_asset_checks_from_package_module(rnn_pipeline.defs),
     jobs=automation.JOBS,
     schedules=[automation.after_the_close],
-    sensors=[automation.universe, automation.new_raw_data],
+    sensors=[automation.universe, automation.new_raw_data, automation.drop_folder],
     resources=RESOURCES,
     # One process per run: a spawned step costs seconds, and the work itself is set-based.
     executor=dg.in_process_executor,

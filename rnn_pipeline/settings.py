@@ -176,8 +176,18 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    source: Literal["sample", "yahoo"] = Field(
-        "sample", description="sample: embedded real bars, offline; yahoo: live data"
+    source: Literal["sample", "yahoo", "files"] = Field(
+        "sample",
+        description="sample: embedded real bars, offline; yahoo: live data; files: a drop folder",
+    )
+    drop_dir: Path | None = Field(
+        None, description="with source files: the folder whose CSV and Parquet files are taken in"
+    )
+    feeds: tuple[str, ...] = Field(
+        (), description="RSS or Atom addresses asked for headlines; {ticker} stands for the ticker"
+    )
+    labels: Path | None = Field(
+        None, description="labelled headlines to learn sentiment from, instead of the embedded ones"
     )
     tickers: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="the universe; empty means every ticker of the sample"
@@ -195,6 +205,15 @@ class Settings(BaseSettings):
     backtest: BacktestSpec = BacktestSpec()
     trading: TradingSpec = TradingSpec()
     compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="after")
+    def _folder_there(self) -> Settings:
+        if self.source == "files" and (self.drop_dir is None or not self.drop_dir.is_dir()):
+            raise ValueError(
+                f"source files needs drop_dir to be a folder, it is {str(self.drop_dir)!r}:"
+                " create it or set another"
+            )
+        return self
 
     @field_validator("tickers", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date
+from hashlib import sha256
 from itertools import groupby
 from typing import Any
 
@@ -18,6 +19,7 @@ from rnn_pipeline.defs.partitions import (
 )
 from rnn_pipeline.defs.resources import MarketResource, WarehouseResource
 from rnn_pipeline.market.calendar import SessionCalendar
+from rnn_pipeline.market.files import FileSource
 
 _SOURCES = ["raw_ohlcv", "raw_news"]
 _FEATURES = ["price_features", "news_sentiment", "model_features"]
@@ -75,6 +77,12 @@ react = dg.define_asset_job(
     description="Features to decisions, for the tickers and sessions whose raw data has changed.",
 )
 
+take_in = dg.define_asset_job(
+    "take_in",
+    selection=_SOURCES,
+    description="Bars and headlines alone; new ones then wake features and signals.",
+)
+
 
 def stages(
     instance: dg.DagsterInstance, first: date | None = None, last: date | None = None
@@ -104,7 +112,7 @@ def demo() -> None:
     run_every_stage()
 
 
-JOBS: list[Any] = [demo, refresh, retrain, audit, decide, daily, react]
+JOBS: list[Any] = [demo, refresh, retrain, audit, decide, daily, react, take_in]
 
 
 @dg.schedule(
@@ -121,7 +129,7 @@ def after_the_close(
     if not market.calendar.is_session(today):
         return dg.SkipReason(f"{today} is no session of {SETTINGS.exchange}")
     if today > last_day(SETTINGS):
-        return dg.SkipReason(f"the embedded sample ends on {last_day(SETTINGS)}")
+        return dg.SkipReason(f"source {SETTINGS.source} ends on {last_day(SETTINGS)}")
     tickers = register_tickers(context.instance, SETTINGS)
     since = warehouse.store.last_session() or first_session(SETTINGS)
     return dg.RunRequest(run_key=today.isoformat(), tags=range_tags(tickers, since, today))
@@ -132,6 +140,38 @@ def universe(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Keep the ticker partitions as the settings have them."""
     tickers = register_tickers(context.instance, SETTINGS)
     return dg.SkipReason(f"{len(tickers)} tickers: {', '.join(tickers[:10])}")
+
+
+@dg.sensor(
+    job=take_in,
+    minimum_interval_seconds=30,
+    default_status=(
+        dg.DefaultSensorStatus.RUNNING
+        if SETTINGS.source == "files"
+        else dg.DefaultSensorStatus.STOPPED
+    ),
+)
+def drop_folder(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """A file that is new in the drop folder, by its content, is taken in once."""
+    if SETTINGS.drop_dir is None:
+        return dg.SkipReason("there is no drop folder: set source = files and drop_dir")
+    source = FileSource(SETTINGS.drop_dir)
+    files = {
+        sha256(path.read_bytes()).hexdigest()[:16]: path
+        for table in _SOURCES
+        for path in source.waiting(table)
+    }
+    new = sorted(files.keys() - set((context.cursor or "").split()))
+    if not new:
+        return dg.SkipReason(f"nothing new in {SETTINGS.drop_dir}")
+    register_tickers(context.instance, SETTINGS)
+    found = source.survey([files[key] for key in new])
+    order = list(context.instance.get_dynamic_partitions("ticker"))
+    places = [order.index(ticker) for ticker in found.tickers if ticker in order]
+    tickers = order[min(places, default=0) : max(places, default=len(order) - 1) + 1]
+    context.update_cursor(" ".join(sorted(files)))
+    first, last = found.first or first_session(SETTINGS), found.last or last_day(SETTINGS)
+    return dg.RunRequest(run_key=" ".join(new), tags=range_tags(tickers, first, last))
 
 
 @dg.sensor(job=react, minimum_interval_seconds=60, default_status=_WATCHING)

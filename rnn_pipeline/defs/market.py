@@ -1,6 +1,7 @@
 """Raw bars, raw headlines and labelled headlines, with the checks that stand beside them."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,9 +9,11 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.metadata import holds, ranges, show, table
-from rnn_pipeline.defs.partitions import ONE_RUN, TICKER_BY_DATE, Span, span_of
+from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKER_BY_DATE, Span, span_of
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
+from rnn_pipeline.market.commit import replay
 from rnn_pipeline.market.ingest import Ingested, Request, ingest_bars, ingest_headlines
+from rnn_pipeline.market.labels import read_labels
 from rnn_pipeline.market.quality import check_bars, check_headlines
 from rnn_pipeline.market.sample import SampleSource
 from rnn_pipeline.reporting import plots
@@ -32,8 +35,11 @@ def _checks(asset: str, rows: str) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def _complete(asset: str, ledger: list[Ingested]) -> dg.AssetCheckResult:
+def _complete(
+    asset: str, ledger: list[Ingested], remarks: Sequence[str] = ()
+) -> dg.AssetCheckResult:
     failed = [f"{line.ticker}: {line.status}" for line in ledger if line.status != "ok"]
+    failed += remarks
     quarantined = sum(line.quarantined for line in ledger)
     if quarantined:
         failed.append(f"{quarantined} rows broke a rule and wait in the table quarantine")
@@ -45,12 +51,25 @@ def _complete(asset: str, ledger: list[Ingested]) -> dg.AssetCheckResult:
     )
 
 
+def _remarks(status: pd.DataFrame) -> list[str]:
+    """What is wrong with tickers that were answered: their newest bar is old, or sessions lack."""
+    old = status[status["status"].isin(["stale", "delisted"])]
+    gaps = status[status["missing"] > 0]
+    return [f"{row.ticker} is {row.status}: {row.reason}" for row in old.itertuples()] + [
+        f"{row.ticker} lacks {row.missing:.0f} sessions, see missing_sessions"
+        for row in gaps.itertuples()
+    ]
+
+
 def _request(context: dg.AssetExecutionContext, span: Span) -> Request:
-    return Request(span.tickers, span.first, span.last, datetime.now(UTC), context.run.run_id)
+    return Request(span.tickers, span.first, span.last, context.run.run_id)
 
 
 def _lines(ledger: list[Ingested]) -> pd.DataFrame:
-    return pd.DataFrame([asdict(line) for line in ledger]).drop(columns="table_name")
+    columns = [field.name for field in fields(Ingested)]
+    return pd.DataFrame([asdict(line) for line in ledger], columns=columns).drop(
+        columns="table_name"
+    )
 
 
 def _counts(ledger: list[Ingested]) -> dict[str, Any]:
@@ -73,10 +92,12 @@ def raw_ohlcv(
     """Daily bars with every revision and when it was known.
 
     Open, high, low, close and volume are split-adjusted, ``adj_close`` also carries dividends.
-    Bars of unfinished sessions and bars that break a rule never get here.
+    Bars of unfinished sessions and bars that break a rule never get here. A drop folder gives all
+    its new files, whichever partitions are asked for.
     """
     span = span_of(context)
     store, calendar = warehouse.store, market.calendar
+    replay(store, warehouse.payloads, market.sources, context.log.warning)
     ledger = ingest_bars(
         store,
         warehouse.payloads,
@@ -87,11 +108,21 @@ def raw_ohlcv(
     )
     bars = store.bars(span.tickers, span.first, span.last)
     sessions = calendar.sessions(span.first, span.last)
-    verdict = check_bars(bars, sessions, calendar.closes(sessions), datetime.now(UTC))
-    show(context, coverage=plots.coverage(bars), ledger=table(_lines(ledger)))
+    judged = bars[bars["provenance"] != "released"]
+    verdict = check_bars(judged, sessions, calendar.closes(sessions), datetime.now(UTC))
+    status = store.rows("ticker_status", ticker=span.tickers)
+    show(
+        context,
+        coverage=plots.coverage(bars),
+        ledger=table(_lines(ledger)),
+        status=table(status),
+    )
     return dg.MaterializeResult(
         metadata={**ranges(bars), **_counts(ledger)},
-        check_results=[holds("raw_ohlcv_holds", verdict), _complete("raw_ohlcv", ledger)],
+        check_results=[
+            holds("raw_ohlcv_holds", verdict),
+            _complete("raw_ohlcv", ledger, _remarks(status)),
+        ],
     )
 
 
@@ -113,16 +144,22 @@ def raw_news(
     """
     span = span_of(context)
     store, calendar = warehouse.store, market.calendar
-    ledger = ingest_headlines(
-        store, warehouse.payloads, market.feed, _request(context, span), context.log.info
-    )
+    replay(store, warehouse.payloads, market.sources, context.log.warning)
+    ledger = [
+        line
+        for source in market.sources
+        for line in ingest_headlines(
+            store, warehouse.payloads, source, _request(context, span), context.log.info
+        )
+    ]
     headlines = store.headlines(
         span.tickers,
         pd.Timestamp(span.first, tz="UTC"),
         pd.Timestamp(span.last, tz="UTC") + pd.Timedelta(days=1),
     )
     headlines["session"] = calendar.session_of(headlines["usable_at"])
-    verdict = check_headlines(headlines, datetime.now(UTC))
+    judged = headlines[headlines["provenance"] != "released"]
+    verdict = check_headlines(judged, datetime.now(UTC))
     newest = headlines.sort_values("usable_at").tail(8)
     show(
         context,
@@ -143,11 +180,14 @@ def labelled_headlines(
     """Headlines labelled negative, neutral or positive, for training the sentiment model.
 
     The embedded corpus comes from a headline grammar; its test rows use templates that no training
-    row uses.
+    row uses. The setting ``labels`` puts a file of labelled headlines in its place.
     """
-    corpus = SampleSource().labelled_headlines().assign(source="grammar")
+    if SETTINGS.labels is None:
+        corpus = SampleSource().labelled_headlines().assign(source="grammar")
+    else:
+        corpus = read_labels(SETTINGS.labels).assign(source=SETTINGS.labels.name)
     with warehouse.store.batch() as batch:
-        batch.replace("labelled_headlines", corpus, source="grammar")
+        batch.replace("labelled_headlines", corpus, label=["negative", "neutral", "positive"])
     counts = corpus.groupby(["split", "label"]).size().rename("rows").reset_index()
     examples = corpus.groupby("label").head(3)
     show(context, labels=table(counts), examples=table(examples, ["headline", "label", "split"]))

@@ -13,6 +13,7 @@ from dagster._core.storage.tags import (
 )
 
 from rnn_pipeline.market import sample
+from rnn_pipeline.market.files import FileSource, Survey
 from rnn_pipeline.settings import Settings, load_settings
 
 SETTINGS = load_settings()
@@ -30,17 +31,28 @@ def first_session(settings: Settings) -> date:
         return settings.start
     if settings.source == "sample":
         return sample.FIRST_SESSION
+    if first := _survey(settings).first:
+        return first
     return date(date.today().year - _DEFAULT_YEARS, 1, 1)
 
 
 def last_day(settings: Settings) -> date:
-    """The last day that data can exist for: today, or where the sample ends."""
-    return sample.LAST_SESSION if settings.source == "sample" else date.today()
+    """The last day that data can exist for: today, or where the sample or the files end."""
+    if settings.source == "sample":
+        return sample.LAST_SESSION
+    return min(_survey(settings).last or date.max, date.today())
 
 
 def universe(settings: Settings) -> tuple[str, ...]:
-    """The tickers that the settings ask for."""
-    return settings.tickers or sample.TICKERS
+    """The tickers that the settings ask for, or all that the sample or the files have."""
+    return settings.tickers or _survey(settings).tickers or sample.TICKERS
+
+
+def _survey(settings: Settings) -> Survey:
+    """What the drop folder's bars are about, where there is one."""
+    if settings.source != "files" or settings.drop_dir is None:
+        return Survey()
+    return FileSource(settings.drop_dir).survey()
 
 
 def date_partitions(settings: Settings) -> dg.TimeWindowPartitionsDefinition:

@@ -13,7 +13,7 @@ from rnn_pipeline.reporting import plots
 from rnn_pipeline.reporting.assemble import assemble
 from rnn_pipeline.reporting.html import HEADLINE_LIMIT, render_report, verdict
 from rnn_pipeline.reporting.tables import evidence_table_markdown
-from rnn_pipeline.warehouse.payloads import write_atomically
+from rnn_pipeline.warehouse.files import write_atomically
 
 REPORT = SETTINGS.report_dir / "walk_forward_report.html"
 

@@ -9,6 +9,8 @@ import dagster as dg
 
 from rnn_pipeline.defs.partitions import SETTINGS
 from rnn_pipeline.market.calendar import SessionCalendar
+from rnn_pipeline.market.feeds import FeedSource
+from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.sample import SampleSource
 from rnn_pipeline.market.yahoo import YahooSource
 from rnn_pipeline.warehouse import PayloadStore, Warehouse
@@ -44,11 +46,20 @@ class MarketResource(dg.ConfigurableResource):
     source: str
     exchange: str
     cache_dir: str
+    drop_dir: str
+    feeds: list[str]
 
     @property
-    def feed(self) -> SampleSource | YahooSource:
-        """The source of bars and headlines; sample and live share one interface."""
+    def feed(self) -> SampleSource | YahooSource | FileSource:
+        """The source of bars and headlines; sample, live and files share one path."""
+        if self.source == "files":
+            return FileSource(Path(self.drop_dir))
         return SampleSource() if self.source == "sample" else YahooSource(Path(self.cache_dir))
+
+    @property
+    def sources(self) -> list[SampleSource | YahooSource | FileSource | FeedSource]:
+        """Everything that headlines come from; the first one gives the bars too."""
+        return [self.feed, *([FeedSource(self.feeds)] if self.feeds else [])]
 
     @property
     def calendar(self) -> SessionCalendar:
@@ -74,14 +85,18 @@ class ComputeResource(dg.ConfigurableResource):
         return resolve_device(self.device)
 
 
+MARKET = MarketResource(
+    source=SETTINGS.source,
+    exchange=SETTINGS.exchange,
+    cache_dir=str(SETTINGS.home / "cache"),
+    drop_dir=str(SETTINGS.drop_dir or ""),
+    feeds=list(SETTINGS.feeds),
+)
+
 RESOURCES = {
     "warehouse": WarehouseResource(
         path=str(SETTINGS.warehouse_path), payload_dir=str(SETTINGS.payload_dir)
     ),
-    "market": MarketResource(
-        source=SETTINGS.source,
-        exchange=SETTINGS.exchange,
-        cache_dir=str(SETTINGS.home / "cache"),
-    ),
+    "market": MARKET,
     "compute": ComputeResource(**SETTINGS.compute.model_dump()),
 }

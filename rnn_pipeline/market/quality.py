@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rnn_pipeline.market.sources import is_ticker
+
 #: Prices of a bar may contradict each other by this share: sources round each by itself.
 PRICE_TOLERANCE = 1e-6
 
@@ -99,10 +101,11 @@ def check_bars(
         session=bars["session"].array,
         session_close=close,
         unfinished=close > _moment(now),
+        misspelt=_misspelt(bars["ticker"]),
     )
     shown["least_high"] = shown[["open", "low", "close"]].max(axis=1) * (1 - PRICE_TOLERANCE)
     shown["greatest_low"] = shown[["open", "high", "close"]].min(axis=1) * (1 + PRICE_TOLERANCE)
-    rules = [_NOT_EMPTY, _present("ticker")]
+    rules = [_NOT_EMPTY, _present("ticker"), _never("ticker_spelling", "misspelt")]
     for price in _PRICES:
         rules += _finite(price)
         rules.append(_between(f"{price}_positive", price, 0, None, strict_min=True))
@@ -147,11 +150,13 @@ def check_headlines(headlines: pd.DataFrame, now: datetime) -> Verdict:
             "news_id": headlines["news_id"].array,
             "title_length": titles.str.strip().str.len().to_numpy(dtype="int64"),
             "published_at": published_at.array,
+            "misspelt": _misspelt(headlines["ticker"]),
             "in_future": pd.to_datetime(published_at, utc=True) > _moment(now),
         }
     )
     rules = [
         _present("ticker"),
+        _never("ticker_spelling", "misspelt"),
         _present("news_id"),
         _between("title_present", "title_length", 1, None),
         _between("title_length", "title_length", None, MAX_TITLE_LENGTH),
@@ -267,6 +272,12 @@ def _sessions(frame: pd.DataFrame) -> pd.DatetimeIndex:
     if sessions.tz is not None:
         raise ValueError(f"session must be midnights without a zone, it has zone {sessions.tz}")
     return sessions
+
+
+def _misspelt(tickers: pd.Series) -> pd.Series:
+    """Texts that cannot be tickers: they would become paths, addresses and partition keys."""
+    spelt = {ticker: is_ticker(ticker) for ticker in tickers.dropna().unique()}
+    return ~tickers.map(spelt).fillna(True).astype(bool).reset_index(drop=True)
 
 
 def _moment(now: datetime) -> pd.Timestamp:

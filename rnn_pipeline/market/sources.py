@@ -43,6 +43,10 @@ class SourceUnavailable(RuntimeError):
     """The source could not be reached or did not answer sensibly; trying later may help."""
 
 
+class RateLimited(SourceUnavailable):
+    """The source says that it is asked too often: it wants a rest, and then it will answer."""
+
+
 class BadPayload(ValueError):
     """Bytes that are not an answer of the source they are said to come from."""
 
@@ -91,13 +95,18 @@ class NewsSource(Protocol):
         """Read fetched headlines."""
 
 
+def is_ticker(text: object) -> bool:
+    """Whether a text is spelt like a ticker."""
+    return isinstance(text, str) and _TICKER.fullmatch(text) is not None
+
+
 def validate_ticker(ticker: str) -> str:
     """Return the ticker if it is one in Yahoo's spelling (``BRK-B``, ``^GSPC``, ``0700.HK``).
 
     Raises:
         UnknownTicker: it cannot be a ticker, for example a path, a query or lower case.
     """
-    if not _TICKER.fullmatch(ticker):
+    if not is_ticker(ticker):
         raise UnknownTicker(
             f"{ticker[:40]!r} is not a ticker: write it as Yahoo does, in capitals, such as AAPL,"
             " BRK-B, ^GSPC, 0700.HK or EURUSD=X"

@@ -28,6 +28,7 @@ from rnn_pipeline.market.sources import (
     HEADLINE_COLUMNS,
     BadPayload,
     Payload,
+    RateLimited,
     SourceUnavailable,
     UnknownTicker,
     as_bars,
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 #: Attempts per ticker. The waits between them are drawn from growing windows (full jitter), which
 #: begin with a thirtieth of the patience and double: 0.5, 1 and 2 seconds by default.
 ATTEMPTS = 4
+
+#: Seconds between two requests: a person clicking through pages is about as fast.
+INTERVAL = 0.25
 
 #: Most headlines asked for at once; Yahoo has no older ones to page to.
 HEADLINES = 50
@@ -59,16 +63,23 @@ class YahooSource:
         session: a ``curl_cffi.requests.Session`` to ask through, for a proxy or a stand-in;
             without one, a session that looks like a browser.
         patience: seconds after which a ticker is given up, all attempts together.
+        interval: least seconds between two requests.
     """
 
     name = "yahoo"
 
     def __init__(
-        self, cache_dir: Path, session: Session | None = None, patience: float = 15.0
+        self,
+        cache_dir: Path,
+        session: Session | None = None,
+        patience: float = 15.0,
+        interval: float = INTERVAL,
     ) -> None:
         self.cache_dir = cache_dir
         self.patience = patience
+        self.interval = interval
         self._given_session = session
+        self._next_turn = 0.0
 
     def fetch_bars(self, ticker: str, first: date, last: date) -> Payload:
         """Yahoo's chart answer: daily bars, dividends and splits from ``first`` to ``last``.
@@ -200,7 +211,8 @@ class YahooSource:
                 reraise=True,
             )(attempt)
         except (SourceUnavailable, BadPayload) as error:
-            raise SourceUnavailable(
+            kind = RateLimited if isinstance(error, RateLimited) else SourceUnavailable
+            raise kind(
                 f"cannot reach Yahoo Finance for {ticker} ({error}): check the connection, or run"
                 " with SOURCE=sample"
             ) from error
@@ -208,7 +220,7 @@ class YahooSource:
     def _ask(self, ticker: str, path: str, ask: Callable[[Any], None], deadline: float) -> Payload:
         """One attempt: what Yahoo answered under ``path``, whatever yfinance makes of it."""
         from yfinance.data import YfData
-        from yfinance.exceptions import YFException, YFTickerMissingError
+        from yfinance.exceptions import YFException, YFRateLimitError, YFTickerMissingError
 
         # It caches answers, error pages too: without this a retry would read the old error again.
         YfData.cache_get.cache_clear()
@@ -220,6 +232,8 @@ class YahooSource:
             pass  # no bars: the answer itself says whether that is so and why
         except UnknownTicker:
             raise
+        except YFRateLimitError as error:
+            raise RateLimited(_one_line(error)) from error
         except (YFException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceUnavailable(_one_line(error)) from error
         if not answers:
@@ -240,6 +254,7 @@ class YahooSource:
             wanted = urlsplit(url).path.startswith(path)
             # Cookies are worth a part of the time: a blocked cookie server must not eat it all.
             options["timeout"] = left if wanted else min(left, self.patience / 3)
+            self._wait_for_turn()
             response = send(method=method, url=url, **options)
             if wanted:
                 _raise_if_final(response, ticker, path)
@@ -256,6 +271,13 @@ class YahooSource:
             yield answers
         finally:
             del session.request
+
+    def _wait_for_turn(self) -> None:
+        """Keep requests at least ``interval`` seconds apart, whichever tickers they are about."""
+        wait = self._next_turn - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        self._next_turn = time.monotonic() + self.interval
 
     @cached_property
     def _yfinance(self) -> Any:

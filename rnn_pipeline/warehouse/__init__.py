@@ -3,9 +3,11 @@
 :class:`~rnn_pipeline.warehouse.store.Warehouse` opens the file (one writer at a time, with a
 jittered wait), creates its schema, runs a batch in one transaction, and reads bars and headlines
 as they were known at any moment. :class:`~rnn_pipeline.warehouse.payloads.PayloadStore` keeps the
-bytes that the sources sent. No other wing writes SQL.
+bytes that the sources sent, and in its :class:`~rnn_pipeline.warehouse.journal.Journal` what was
+asked in which order. No other wing writes SQL tables.
 """
 
+from rnn_pipeline.warehouse.journal import Entry, Fetch, Journal
 from rnn_pipeline.warehouse.payloads import PayloadStore
 from rnn_pipeline.warehouse.store import (
     Batch,
@@ -17,6 +19,9 @@ from rnn_pipeline.warehouse.store import (
 
 __all__ = [
     "Batch",
+    "Entry",
+    "Fetch",
+    "Journal",
     "PayloadStore",
     "Warehouse",
     "WarehouseError",

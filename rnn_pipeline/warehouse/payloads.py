@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
-import uuid
+import zlib
 from pathlib import Path
 
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, finds all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from rnn_pipeline.warehouse.files import write_atomically
+from rnn_pipeline.warehouse.journal import Journal
 
 
 class PayloadStore:
     """Content-addressed files under one folder: ``ab/abcdef….gz``.
 
-    The same bytes are stored once, so re-fetching an unchanged answer costs no space.
+    The same bytes are stored once, so re-fetching an unchanged answer costs no space. The journal
+    of what was fetched, from which the warehouse can be made anew, lies beside them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.journal = Journal(folder / "journal")
 
     def path(self, sha256: str) -> Path:
         """Where the payload with this hash lies."""
@@ -55,7 +45,7 @@ class PayloadStore:
             content = gzip.decompress(self.path(sha256).read_bytes())
         except FileNotFoundError:
             raise FileNotFoundError(f"no payload {sha256} in {self.folder}") from None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"payload {self.path(sha256)} is damaged: {error}") from None
         if hashlib.sha256(content).hexdigest() != sha256:
             raise ValueError(

@@ -8,7 +8,7 @@ feature that is declared, so that a new feature needs no migration.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _BAR = "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, adj_close DOUBLE, volume DOUBLE"
 _KEY = "ticker VARCHAR NOT NULL, session DATE NOT NULL"
@@ -18,9 +18,9 @@ TABLES: dict[str, str] = {
     "meta": "schema_version INTEGER NOT NULL, created_at TIMESTAMPTZ NOT NULL",
     # What was asked of a source and what it answered; the answer itself is a payload file.
     "raw_fetch": (
-        "fetch_id VARCHAR PRIMARY KEY, kind VARCHAR, source VARCHAR, ticker VARCHAR,"
-        " first DATE, last DATE, fetched_at TIMESTAMPTZ, media_type VARCHAR, url VARCHAR,"
-        " payload_sha256 VARCHAR, payload_bytes BIGINT"
+        "fetch_id VARCHAR PRIMARY KEY, entry INTEGER, kind VARCHAR, source VARCHAR,"
+        " ticker VARCHAR, first DATE, last DATE, fetched_at TIMESTAMPTZ, media_type VARCHAR,"
+        " url VARCHAR, payload_sha256 VARCHAR, payload_bytes BIGINT"
     ),
     "raw_ohlcv": (
         f"{_KEY}, revision INTEGER NOT NULL, known_at TIMESTAMPTZ NOT NULL, {_BAR},"
@@ -35,18 +35,26 @@ TABLES: dict[str, str] = {
         " PRIMARY KEY (news_id, ticker, revision)"
     ),
     "corporate_actions": (
-        f"{_KEY}, kind VARCHAR NOT NULL, value DOUBLE, known_at TIMESTAMPTZ, fetch_id VARCHAR,"
-        " PRIMARY KEY (ticker, session, kind)"
+        f"{_KEY}, kind VARCHAR NOT NULL, revision INTEGER NOT NULL, value DOUBLE,"
+        " known_at TIMESTAMPTZ, fetch_id VARCHAR, PRIMARY KEY (ticker, session, kind, revision)"
     ),
+    # Whether a ticker can be relied on, as of the last time that it was asked for.
+    "ticker_status": (
+        "ticker VARCHAR PRIMARY KEY, status VARCHAR, reason VARCHAR, first_session DATE,"
+        " last_session DATE, sessions BIGINT, missing BIGINT, checked_at TIMESTAMPTZ"
+    ),
+    # Sessions of the calendar between a ticker's first and last bar that have none.
+    "missing_sessions": f"{_KEY}, checked_at TIMESTAMPTZ, PRIMARY KEY (ticker, session)",
     "labelled_headlines": (
         "headline VARCHAR PRIMARY KEY, label VARCHAR, split VARCHAR, source VARCHAR"
     ),
     "quarantine": (
         "quarantine_id VARCHAR PRIMARY KEY, table_name VARCHAR, ticker VARCHAR, rule VARCHAR,"
-        " row_json VARCHAR, fetch_id VARCHAR, quarantined_at TIMESTAMPTZ"
+        " row_json VARCHAR, fetch_id VARCHAR, quarantined_at TIMESTAMPTZ,"
+        " released_at TIMESTAMPTZ"
     ),
     "ingest_ledger": (
-        "run_id VARCHAR, table_name VARCHAR, ticker VARCHAR, first DATE, last DATE,"
+        "entry INTEGER, run_id VARCHAR, table_name VARCHAR, ticker VARCHAR, first DATE, last DATE,"
         " rows_in BIGINT, inserted BIGINT, revised BIGINT, unchanged BIGINT, quarantined BIGINT,"
         " status VARCHAR, committed_at TIMESTAMPTZ"
     ),

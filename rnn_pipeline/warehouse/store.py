@@ -92,6 +92,7 @@ class Batch:
         columns = ", ".join(f'"{name}"' for name in names)
         self._connection.register("incoming", frame[names])
         self._connection.execute(f"{verb} INTO {table} ({columns}) SELECT {columns} FROM incoming")
+        # After an error the transaction takes no further command; the name goes with it.
         self._connection.unregister("incoming")
         return len(frame)
 
@@ -145,6 +146,11 @@ class Warehouse:
     def __init__(self, path: Path, lock_timeout: float = 60.0) -> None:
         self.path = path
         self.lock_timeout = lock_timeout
+
+    @property
+    def wal_path(self) -> Path:
+        """Where DuckDB keeps commits that are not in the file yet."""
+        return self.path.with_name(f"{self.path.name}.wal")
 
     @contextmanager
     def connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -424,14 +430,27 @@ bounded AS (
         FROM moments
     ) AS numbered ON eras.ticker = numbered.ticker AND numbered.number = eras.era + 1
     GROUP BY ALL
+),
+late AS (
+    SELECT ticker, count(*) AS rows FROM overtaken JOIN rows_of USING (ticker, session)
+    WHERE vintage > earliest_later_vintage GROUP BY ticker
+),
+held AS (
+    SELECT known.*, bounded.era, placed.position >= bounded.first_position AS wanted,
+           wanted AND placed.era = bounded.era AS in_era
+    FROM bounded
+    LEFT JOIN late ON late.ticker = bounded.ticker
+    -- Late rows have a position but are missing in earlier eras: look further back for each.
+    JOIN placed ON placed.ticker = bounded.ticker
+        AND placed.position <= bounded.last_position
+        AND placed.position >= bounded.first_position - $warm_up - coalesce(late.rows, 0)
+    JOIN known ON known.ticker = placed.ticker AND known.session = placed.session
+        AND known.known_at < coalesce(bounded.ends, 'infinity'::TIMESTAMPTZ)
+    QUALIFY revision = max(revision) OVER (PARTITION BY known.ticker, bounded.era, known.session)
 )
-SELECT known.*, bounded.era,
-       placed.era = bounded.era AND placed.position >= bounded.first_position AS in_era
-FROM bounded
-JOIN placed ON placed.ticker = bounded.ticker
-    AND placed.position BETWEEN bounded.first_position - $warm_up AND bounded.last_position
-JOIN known ON known.ticker = placed.ticker AND known.session = placed.session
-    AND known.known_at < coalesce(bounded.ends, 'infinity'::TIMESTAMPTZ)
-QUALIFY revision = max(revision) OVER (PARTITION BY known.ticker, bounded.era, known.session)
-ORDER BY known.ticker, bounded.era, known.session
+SELECT * EXCLUDE (wanted) FROM held
+QUALIFY wanted
+    OR row_number() OVER (PARTITION BY ticker, era, wanted ORDER BY session DESC)
+        <= $warm_up
+ORDER BY ticker, era, session
 """

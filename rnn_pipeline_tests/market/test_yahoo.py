@@ -17,7 +17,13 @@ import pandas as pd
 import pytest
 from curl_cffi.requests import Session
 
-from rnn_pipeline.market.sources import BadPayload, Payload, SourceUnavailable, UnknownTicker
+from rnn_pipeline.market.sources import (
+    BadPayload,
+    Payload,
+    RateLimited,
+    SourceUnavailable,
+    UnknownTicker,
+)
 from rnn_pipeline.market.yahoo import ATTEMPTS, YahooSource
 
 Answer = tuple[int, bytes]
@@ -174,7 +180,7 @@ def session(yahoo) -> Iterator[ToLoopback]:
 
 @pytest.fixture
 def source(session, cache_dir) -> YahooSource:
-    return YahooSource(cache_dir, session, patience=3)
+    return YahooSource(cache_dir, session, patience=3, interval=0)
 
 
 def one_line(error: BaseException) -> str:
@@ -282,7 +288,7 @@ def test_a_lasting_outage_ends_in_one_line_after_few_requests(yahoo, source):
 
 def test_being_rate_limited_is_said(yahoo, source):
     yahoo.chart = lambda _n: (429, b"Too Many Requests\r\n")
-    with pytest.raises(SourceUnavailable, match=r"Too Many Requests"):
+    with pytest.raises(RateLimited, match=r"Too Many Requests"):
         source.fetch_bars("ACME", FIRST, LAST)
     assert yahoo.bars_asked <= 2 * ATTEMPTS
 

@@ -1,0 +1,200 @@
+"""The journal: what a crash took is played again, and the whole warehouse can be made from it."""
+
+import subprocess
+import sys
+import textwrap
+from datetime import date, timedelta
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from rnn_pipeline.market import commit
+from rnn_pipeline.market.commit import IngestError, release
+from rnn_pipeline.market.quarantine import NotReleasable, waiting_rows
+from rnn_pipeline.market.rebuild import RAW_TABLES, rebuild
+from rnn_pipeline.market.sources import UnknownTicker
+
+from .tables import LATER, Market, TableSource, counts, month, news
+
+
+@pytest.fixture
+def market(tmp_path):
+    return Market(tmp_path, TableSource({"AAA": month("AAA"), "BBB": month("BBB")}))
+
+
+def an_eventful_life(market):
+    """First load, bad rows, news, a correction, a split, an unknown ticker and a release."""
+    market.source.bars["AAA"].loc[2, "high"] = 1.0
+    market.source.bars["AAA"].loc[7, "close"] = np.inf
+    published = LATER - timedelta(days=20)
+    market.source.news["AAA"] = news("AAA", [("n1", published, "Up <b>1%</b>"), ("n2", None, "?")])
+    market.bars(last=date(2024, 3, 21))
+    market.news()
+    market.source.bars["AAA"].loc[4, "close"] += 0.25
+    market.source.bars["BBB"][["open", "high", "low", "close", "adj_close"]] *= 0.5
+    market.source.bars["ZZZ"] = UnknownTicker("ZZZ is unknown")
+    market.source.news["AAA"] = news("AAA", [("n1", published, "Up 2%")])
+    later = LATER + timedelta(days=1, microseconds=17)
+    market.bars(later, first=date(2024, 3, 22))
+    market.news(later)
+    high = waiting_rows(market.store).query("rule.str.startswith('high')")["quarantine_id"]
+    release(market.store, market.payloads, list(high), "release", later + timedelta(days=1))
+
+
+def test_the_raw_tables_come_back_byte_by_byte(market):
+    an_eventful_life(market)
+    before = market.tables(*RAW_TABLES)
+    assert all(len(before[name]) for name in RAW_TABLES if name != "corporate_actions")
+    assert rebuild(market.store, market.payloads, [market.source]) == 5
+    for name, rows in market.tables(*RAW_TABLES).items():
+        pd.testing.assert_frame_equal(rows, before[name], check_exact=True)
+
+
+def test_the_old_file_is_kept_beside_the_rebuilt_one(market):
+    market.bars()
+    content = market.store.path.read_bytes()
+    rebuild(market.store, market.payloads, [market.source])
+    kept = market.store.path.with_name("warehouse.duckdb.before-rebuild")
+    assert kept.read_bytes() == content
+
+
+def test_a_damaged_payload_stops_a_rebuild_and_leaves_the_warehouse(market):
+    market.bars()
+    fetch = market.store.rows("raw_fetch").iloc[0]
+    market.payloads.path(fetch["payload_sha256"]).write_bytes(b"\x1f\x8bnothing")
+    with pytest.raises(ValueError, match="is damaged"):
+        rebuild(market.store, market.payloads, [market.source])
+    assert len(market.store.bars(["AAA"])) == 20
+
+
+def test_a_truncated_log_is_noticed_and_healed_by_the_next_run(market):
+    """What DuckDB cannot notice: its log ends early and it opens on an earlier commit."""
+    an_eventful_life(market)
+    whole = market.tables(*RAW_TABLES)
+    with duckdb.connect(str(market.store.path)) as connection:
+        for name in RAW_TABLES:
+            if name == "ingest_ledger":
+                connection.execute("DELETE FROM ingest_ledger WHERE entry > 2")
+            elif name != "raw_fetch":
+                connection.execute(f"DELETE FROM {name}")
+        connection.execute("DELETE FROM raw_fetch WHERE entry > 2")
+    rebuilt = rebuild(market.store, market.payloads, [market.source])
+    assert rebuilt == 5
+    for name, rows in market.tables(*RAW_TABLES).items():
+        pd.testing.assert_frame_equal(rows, whole[name], check_exact=True)
+
+
+def test_a_batch_that_did_not_commit_is_played_before_anything_is_asked(market, monkeypatch):
+    market.bars()
+    with monkeypatch.context() as patch:
+        # The process dies between the journal and the commit.
+        patch.setattr(commit, "_apply", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(type(market.payloads.journal), "withdraw", lambda *_: None)
+        market.source.bars["AAA"].loc[4, "close"] += 0.25
+        corrected = LATER + timedelta(days=1)
+        with pytest.raises(KeyboardInterrupt):
+            market.bars(corrected)
+    assert market.store.rows("raw_ohlcv", revision=1).empty
+    assert counts(market.bars(LATER + timedelta(days=9))[0]) == (0, 0, 20, 0)
+    revised = market.store.rows("raw_ohlcv", revision=1)
+    assert revised["known_at"].item() == pd.Timestamp(corrected)
+
+
+def test_a_deleted_warehouse_grows_back_with_the_next_run(market):
+    an_eventful_life(market)
+    before = market.store.rows("raw_ohlcv")
+    market.store.path.unlink()
+    then = LATER + timedelta(days=30)
+    market.bars(then)
+    rows = market.store.rows("raw_ohlcv")
+    known = rows[rows["known_at"] < then].reset_index(drop=True)
+    pd.testing.assert_frame_equal(known, before, check_exact=True)
+
+
+def test_a_batch_of_another_source_is_not_passed_over(market):
+    market.bars()
+    market.store.path.unlink()
+    market.source.name = "other"
+    with pytest.raises(IngestError, match="batch 1 of source table is in the journal"):
+        market.bars()
+
+
+def test_a_released_row_is_a_revision_known_from_then_on(market):
+    market.source.bars["AAA"].loc[2, "high"] = 1.0
+    market.bars()
+    held = waiting_rows(market.store).squeeze()
+    then = LATER + timedelta(days=2)
+    (line,) = release(market.store, market.payloads, [held["quarantine_id"]], "me", then)
+    assert (line.ticker, line.inserted) == ("AAA", 1)
+    row = market.store.bars(["AAA"]).iloc[2]
+    assert (row["high"], row["close"], row["provenance"]) == (1.0, 102.0, "released")
+    assert row["known_at"] == pd.Timestamp(then)
+    assert waiting_rows(market.store).empty
+    # It comes with every further answer, is recognised, and stays released.
+    market.bars(then + timedelta(days=1))
+    assert waiting_rows(market.store).empty
+    assert len(market.store.rows("raw_ohlcv", ticker="AAA")) == 20
+
+
+def test_what_nothing_can_be_computed_from_is_not_released(market):
+    market.source.bars["AAA"].loc[2, "close"] = np.nan
+    market.source.bars["AAA"].loc[3, "low"] = -1.0
+    market.bars()
+    for row in waiting_rows(market.store).itertuples():
+        with pytest.raises(NotReleasable, match=r"nothing can be computed|is no price"):
+            release(market.store, market.payloads, [row.quarantine_id], "me", LATER)
+    with pytest.raises(NotReleasable, match="beef does not wait in quarantine"):
+        release(market.store, market.payloads, ["beef"], "me", LATER)
+
+
+INGEST_FOR_EVER = """
+    import itertools, sys
+    from datetime import timedelta
+    from pathlib import Path
+    from rnn_pipeline_tests.market import tables
+    from rnn_pipeline.market import commit
+    from rnn_pipeline.market.quality import Verdict
+
+    def sound(rows, *_):
+        return Verdict(rows, rows[:0].assign(rule=""), {})
+
+    commit.check_bars = sound  # the suite costs a second, and is not what is tested here
+    market = tables.Market(Path(sys.argv[1]), tables.TableSource())
+    start = market.payloads.journal.last_number()
+    print("start", flush=True)
+    for number in itertools.count(start):
+        market.source.bars = {f"T{number}": tables.month(f"T{number}")}
+        market.bars(tables.LATER + timedelta(minutes=number))
+        print(f"T{number}", flush=True)
+"""
+
+
+def test_thirty_kills_lose_no_acknowledged_batch_and_leave_none_half_there(market, tmp_path):
+    acknowledged = set()
+    rng = np.random.default_rng(0)
+    code = textwrap.dedent(INGEST_FOR_EVER)
+    for _ in range(30):
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout.readline() == "start\n"
+        try:
+            process.wait(rng.uniform(0.05, 0.5))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        acknowledged |= set(process.communicate()[0].split())
+    stored = market.store.read("SELECT ticker, count(*) AS n FROM raw_ohlcv GROUP BY ticker")
+    ledger = market.store.rows("ingest_ledger")
+    assert acknowledged <= set(stored["ticker"])
+    assert set(stored["n"]) <= {20}
+    assert sorted(ledger["ticker"]) == sorted(stored["ticker"])
+    market.source.bars = {"LAST": month("LAST")}
+    market.bars(LATER + timedelta(days=9))
+    before = market.tables(*RAW_TABLES)
+    rebuild(market.store, market.payloads, [market.source])
+    for name, rows in market.tables(*RAW_TABLES).items():
+        pd.testing.assert_frame_equal(rows, before[name], check_exact=True)
