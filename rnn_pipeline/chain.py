@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import torch
@@ -48,7 +48,7 @@ from rnn_pipeline.trading.decisions import decide
 from rnn_pipeline.trading.positions import size_positions
 from rnn_pipeline.warehouse import Warehouse
 
-Frame = pd.DataFrame
+Frame: TypeAlias = pd.DataFrame
 
 
 def sentiment_of(corpus: Frame, spec: SentimentSpec) -> TrainedSentiment:

@@ -26,6 +26,7 @@ from rnn_pipeline.networks.sentiment import load_sentiment
 from rnn_pipeline.networks.walk_forward import Forecaster
 from rnn_pipeline.settings import Settings
 from rnn_pipeline.trading import fusion
+from rnn_pipeline.trading.positions import size_positions
 from rnn_pipeline.warehouse import Warehouse
 
 _KEYS = ["ticker", "session"]
@@ -122,9 +123,7 @@ def replay(
     Raises:
         ValueError: no signal of the ticker and session is stored.
     """
-    here = {"ticker": ticker, "session": session}
-    signal = store.rows("trading_signals", "*", **here)
-    if signal.empty:
+    if store.rows("trading_signals", ticker=ticker, session=session).empty:
         raise ValueError(
             f"no signal of {ticker} on {session} is stored: it is no session, lies before the first"
             " test session, or was never materialized"
@@ -140,7 +139,7 @@ def replay(
     others = store.bars_by_era(rest, *days, catalogue.UNIVERSE_WARM_UP)
     now = catalogue.feature_table_hash()
     prices = catalogue.feature_table(bars, others).assign(feature_set_hash=now)
-    stored_prices = store.rows("price_features", "*", ticker=ticker, session=days)
+    stored_prices = store.rows("price_features", ticker=ticker, session=days)
     if not seen.add("price_features", stored_prices, prices, catalogue.NAMES):
         made_by = sorted(set(stored_prices["feature_set_hash"]))
         causes.append(
@@ -150,7 +149,7 @@ def replay(
             " compared"
         )
 
-    stored_news = store.rows("news_sentiment", "*", ticker=ticker, session=days)
+    stored_news = store.rows("news_sentiment", ticker=ticker, session=days)
     news_bars = store.bars_by_era([ticker], *days, SPAN - 1)
     headlines = store.headlines(
         [ticker],
@@ -160,25 +159,26 @@ def replay(
     score = load_sentiment(sentiment_checkpoint).score
     sentiment = news_sentiment(headlines, news_bars, calendar, score)
     if not seen.add("news_sentiment", stored_news, sentiment, DECLARED_SENTIMENT):
-        made_by, now = set(stored_news["model_hash"]), checkpoint_hash(sentiment_checkpoint)[:16]
+        scored_by = sorted(set(stored_news["model_hash"]))
+        now = checkpoint_hash(sentiment_checkpoint)[:16]
         causes.append(
-            f"model: sentiment was scored by {', '.join(sorted(made_by))}, now there is {now}"
-            if made_by != {now}
+            f"model: sentiment was scored by {', '.join(scored_by)}, now there is {now}"
+            if scored_by != [now]
             else "data: the headlines known then are no longer what they were"
         )
 
     columns = model_columns(settings.model.features)
     matrix = ModelMatrix.build(model_features(prices, sentiment, columns), columns)
-    stored = store.rows("walk_forward_forecasts", "*", **here)
+    stored = store.rows("walk_forward_forecasts", ticker=ticker, session=session)
     forecasts, replaced = _forecasts(stored, matrix, axis, checkpoint)
     causes += replaced
     keys = [*_KEYS, "model", "seed"]
     seen.add("forecasts", stored, forecasts, ["forecast", "model_hash"], keys)
 
     rebuilt = stored.drop(columns=["forecast", "model_hash"]).merge(forecasts, on=keys)
-    graded = store.rows("evidence", "*", ticker=ticker)
-    history = store.rows("walk_forward_forecasts", "*", ticker=ticker)
-    all_news = store.rows("news_sentiment", "*", ticker=ticker)
+    graded = store.rows("evidence", ticker=ticker)
+    history = store.rows("walk_forward_forecasts", ticker=ticker)
+    all_news = store.rows("news_sentiment", ticker=ticker)
     evidence = walk_forward_evidence(history, all_news)
     own_fold = graded[graded["fold"].isin(stored["fold"])]
     if not seen.add(
@@ -194,12 +194,30 @@ def replay(
         ("sentiment_signals", news, _SIGNAL),
         ("trading_signals", fused, _FUSED),
     ):
-        seen.add(stage, store.rows(stage, "*", **here), made, shown)
+        seen.add(stage, store.rows(stage, ticker=ticker, session=session), made, shown)
+    position = _position(store, settings, fused, session)
+    decided = store.rows("trading_decisions", ticker=ticker, session=session)
+    seen.add("trading_decisions", decided, position, ["position"])
     return Replay(
         seen.compared,
         pd.DataFrame(seen.lines, columns=["stage", "row", "column", "stored", "rebuilt"]),
         tuple(causes) or (() if not seen.lines else ("settings: the rules of trading differ",)),
         _revisions_since(store, ticker, bars, stored_prices["known_at"].max()),
+    )
+
+
+def _position(
+    store: Warehouse, settings: Settings, own: pd.DataFrame, session: date
+) -> pd.DataFrame:
+    """Size the rebuilt signal beside the stored ones of other tickers, which share the limits."""
+    signals = store.rows("trading_signals", session=session)
+    others = signals[signals["ticker"] != own["ticker"].iloc[0]]
+    columns = [*_KEYS, "signal", "grade"]
+    return size_positions(
+        pd.concat([own[columns], others[columns]], ignore_index=True),
+        store.rows("price_features", "ticker, session, volatility_20", session=session),
+        settings.trading,
+        settings.backtest.sessions_per_year,
     )
 
 
