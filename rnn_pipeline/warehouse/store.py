@@ -450,7 +450,6 @@ held AS (
 )
 SELECT * EXCLUDE (wanted) FROM held
 QUALIFY wanted
-    OR row_number() OVER (PARTITION BY ticker, era, wanted ORDER BY session DESC)
-        <= $warm_up
+    OR row_number() OVER (PARTITION BY ticker, era, wanted ORDER BY session DESC) <= $warm_up
 ORDER BY ticker, era, session
 """
