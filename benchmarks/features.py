@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -32,6 +33,12 @@ from rnn_pipeline.features.windows import ModelMatrix, fold_status, gather, wind
 from rnn_pipeline.settings import FoldSpec
 from rnn_pipeline.warehouse import Warehouse
 
+#: Without these glibc gives large arrays back after every operation, and page faults drown the rest.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "268435456",
+}
 LOOKBACK, COLUMNS = 60, NAMES[:20]
 
 
@@ -240,12 +247,15 @@ def main() -> None:
     def run(part: str, tickers: int) -> dict[str, float]:
         command = [sys.executable, __file__, "--part", part, "--tickers", str(tickers)]
         command += ["--sessions", str(asked.sessions), "--rounds", str(asked.rounds)]
-        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        environment = os.environ | ALLOCATOR
+        ran = subprocess.run(command, check=True, capture_output=True, env=environment)
+        return json.loads(ran.stdout)
 
     sizes = [n for n in (50, 100, asked.tickers) if n <= asked.tickers]
     report = {
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "machine": f"{platform.machine()}, Python {platform.python_version()}, numpy"
+        "machine": f"{os.cpu_count()} cores ({platform.machine()}), load"
+        f" {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, numpy"
         f" {np.__version__}, pandas {pd.__version__}",
         "sessions": asked.sessions,
         "growth": [run("size", n) for n in sizes],

@@ -265,9 +265,12 @@ def feature_table(bars: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     if len(others):
         universe.append(price_features(others, _COMPARED)[shared])
     compared = cross_features(pd.concat(universe, ignore_index=True))
+    if len(others):
+        compared = compared[compared["ticker"].isin(rows["ticker"].unique())]
     # Both are in order of ticker and session, so that the rows of these tickers match one by one.
-    own = compared[compared["ticker"].isin(rows["ticker"].unique())].reset_index(drop=True)
-    return pd.concat([rows, own.drop(columns=["ticker", "session"])], axis=1)
+    return rows.assign(
+        **{feature.name: compared[feature.name].to_numpy() for feature in CROSS_FEATURES}
+    )
 
 
 def feature_table_hash() -> str:
