@@ -33,7 +33,7 @@ from rnn_pipeline.features.windows import ModelMatrix, fold_status, gather, wind
 from rnn_pipeline.settings import FoldSpec
 from rnn_pipeline.warehouse import Warehouse
 
-#: Without these glibc gives large arrays back after every operation, and page faults drown the rest.
+#: Otherwise glibc hands large arrays back after every operation, and page faults drown the rest.
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
