@@ -64,6 +64,12 @@ def prepare(settings: Settings) -> dg.DagsterInstance:
     """Dagster's instance of these settings, its folder and ``dagster.yaml`` made if need be."""
     import dagster as dg
 
+    from rnn_pipeline.market.calendar import SessionCalendar
+
+    try:
+        _ = SessionCalendar(settings.exchange).timezone
+    except ValueError as error:
+        raise SettingsError(f"setting exchange: {error}") from None
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():

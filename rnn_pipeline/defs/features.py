@@ -254,11 +254,14 @@ def sequence_windows(
     status = fold_status(matrix, index, folds)
     spans = fold_table(folds, axis)
     usable = status[status["reason"] == ""].groupby("ticker").size()
+    market_status = store.rows("ticker_status", ticker=tickers).set_index("ticker")
     sets = pd.DataFrame({"ticker": tickers}).assign(
         matrix=folder.name,
         windows=lambda frame: frame["ticker"].map(index.groupby("ticker").size()).fillna(0),
         folds=lambda frame: frame["ticker"].map(usable).fillna(0),
-        status=lambda frame: frame["ticker"].map(_reasons(status, usable)).fillna("ok"),
+        status=lambda frame: (
+            frame["ticker"].map(_reasons(status, usable, market_status)).fillna("ok")
+        ),
         run_id=context.run.run_id,
     )
     with store.batch() as batch:
@@ -293,10 +296,15 @@ def session_axis(warehouse: WarehouseResource, market: MarketResource) -> pd.Dat
     return market.calendar.sessions(first_session(SETTINGS), last)
 
 
-def _reasons(status: pd.DataFrame, usable: pd.Series) -> dict[str, str]:
-    """Why a ticker takes part in no fold: the reason of the fold that comes closest."""
-    left_out = status[~status["ticker"].isin(usable.index)].sort_values("train")
-    return dict(zip(left_out["ticker"], left_out["reason"], strict=True))
+def _reasons(folds: pd.DataFrame, usable: pd.Series, market_status: pd.DataFrame) -> dict[str, str]:
+    """Why a ticker takes part in no fold: it has no bars, or too few for the closest one."""
+    without_bars = market_status[market_status["sessions"].isna()]
+    reasons = (without_bars["reason"].where(without_bars["reason"] != "", "no bars")).to_dict()
+    left_out = folds[~folds["ticker"].isin(usable.index)].sort_values("train")
+    for row in left_out.itertuples():
+        bars = market_status["sessions"].get(row.ticker, 0)
+        reasons[row.ticker] = f"{row.reason} ({bars:.0f} bars)"
+    return reasons
 
 
 def _drop_unused(used: pd.Series) -> None:
