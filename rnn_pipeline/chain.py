@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import torch
@@ -23,7 +23,7 @@ import torch
 from rnn_pipeline.evidence.lookahead import Knowledge
 from rnn_pipeline.evidence.significance import walk_forward_evidence
 from rnn_pipeline.features import catalogue, price
-from rnn_pipeline.features.folds import Fold, walk_forward
+from rnn_pipeline.features.folds import Fold, open_sessions, walk_forward
 from rnn_pipeline.features.model import model_columns, model_features
 from rnn_pipeline.features.sentiment import NEWS_REACH, SPAN, news_sentiment
 from rnn_pipeline.features.windows import (
@@ -48,7 +48,7 @@ from rnn_pipeline.trading.decisions import decide
 from rnn_pipeline.trading.positions import size_positions
 from rnn_pipeline.warehouse import Warehouse
 
-Frame = pd.DataFrame
+Frame: TypeAlias = pd.DataFrame
 
 
 def sentiment_of(corpus: Frame, spec: SentimentSpec) -> TrainedSentiment:
@@ -155,7 +155,7 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
     columns = model_columns(model.features)
     shown = stages.model_features(prices, sentiment, columns)
     matrix = ModelMatrix.build(shown, columns)
-    folds = stages.folds(len(axis), settings.folds, model.horizon)
+    folds = stages.folds(open_sessions(axis, settings.folds), settings.folds, model.horizon)
     index = window_index(matrix, outcomes, axis, model.lookback)
     datasets = list(stages.fold_datasets(matrix, index, folds))
 

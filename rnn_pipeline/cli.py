@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -276,6 +277,49 @@ def lookahead(cuts: int, tickers: str, seed: int) -> None:
         click.echo(str(difference))
     click.echo("the past stands still" if findings.clean else "LOOK-AHEAD FOUND")
     raise SystemExit(not findings.clean)
+
+
+@main.command()
+@click.option("--ticker", required=True, help="whose signal")
+@click.option("--session", required=True, type=click.DateTime(["%Y-%m-%d"]), help="of which day")
+def replay(ticker: str, session: datetime) -> None:
+    """Make a past signal again from what was known then, and say whether it is the same.
+
+    Exits with 1 where it is not, and names what differs and which code, network or data caused it.
+    """
+    with plain_errors():
+        load_settings()
+        from rnn_pipeline.defs.features import SENTIMENT_MODEL
+        from rnn_pipeline.defs.networks import checkpoint_path
+        from rnn_pipeline.defs.partitions import SETTINGS
+        from rnn_pipeline.replay import replay as made_again
+        from rnn_pipeline.warehouse import Warehouse
+
+        ticker = ticker.upper()
+        try:
+            found = made_again(
+                Warehouse(SETTINGS.warehouse_path),
+                SETTINGS,
+                ticker,
+                session.date(),
+                lambda model: checkpoint_path(model, ticker),
+                SENTIMENT_MODEL,
+            )
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
+    counts = ", ".join(f"{number} of {stage}" for stage, number in found.compared.items())
+    click.echo(f"{ticker} {session:%Y-%m-%d}: compared {counts}")
+    if len(found.differences):
+        click.echo(found.differences.to_string(index=False, max_rows=20))
+    for cause in found.causes:
+        click.echo(cause)
+    for row in found.revisions.itertuples():
+        click.echo(
+            f"known since: revision {row.revision} of {row.session:%Y-%m-%d} ({row.reason},"
+            f" {row.known_at:%Y-%m-%d %H:%M})"
+        )
+    click.echo("same" if found.same else "DIFFERENT")
+    raise SystemExit(not found.same)
 
 
 @main.command()

@@ -61,6 +61,12 @@ class FoldSpec(Spec):
         None, ge=1, description="sessions between folds; empty means test_size, so none overlap"
     )
 
+    holdout_from: date | None = Field(
+        None,
+        description="sessions from this day on belong to no fold and get no forecast; empty it to"
+        " look at them, once",
+    )
+
     @model_validator(mode="after")
     def _tested_once(self) -> FoldSpec:
         if self.step is not None and self.step < self.test_size:

@@ -1,5 +1,8 @@
 """The whole graph, run through Dagster on three tickers of the sample."""
 
+import shutil
+from datetime import date
+
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -10,11 +13,15 @@ from pandas.testing import assert_frame_equal
 from rnn_pipeline import chain, cli
 from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs.automation import stages
+from rnn_pipeline.defs.features import SENTIMENT_MODEL
+from rnn_pipeline.defs.networks import checkpoint_path
 from rnn_pipeline.defs.partitions import range_tags
 from rnn_pipeline.defs.reporting import REPORT
 from rnn_pipeline.defs.resources import WarehouseResource
 from rnn_pipeline.defs.trading import price_signals
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
+from rnn_pipeline.networks.walk_forward import Forecaster
+from rnn_pipeline.replay import replay
 from rnn_pipeline.settings import load_settings
 from rnn_pipeline.warehouse import Warehouse
 
@@ -210,3 +217,67 @@ def test_a_damaged_warehouse_is_one_clear_line(tmp_path):
         Warehouse(settings.warehouse_path).rows("raw_ohlcv")
     assert str(settings.warehouse_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def copy(store, tmp_path):
+    """A warehouse that a test may tamper with."""
+    path = tmp_path / "warehouse.duckdb"
+    shutil.copy(store.path, path)
+    return Warehouse(path)
+
+
+def again(store, checkpoint=None):
+    path = checkpoint or (lambda model: checkpoint_path(model, "AAPL"))
+    return replay(store, SETTINGS, "AAPL", date(2013, 2, 20), path, SENTIMENT_MODEL)
+
+
+def test_a_replayed_signal_is_the_same(demo):
+    arguments = ["replay", "--ticker", "AAPL", "--session", "2013-02-20"]
+    outcome = CliRunner().invoke(cli.main, arguments, catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout.splitlines()[-1] == "same"
+    assert "230 of price_features" in outcome.stdout
+
+
+def test_a_later_revision_leaves_the_replay_and_is_named(copy):
+    bar = copy.rows("raw_ohlcv", ticker="AAPL", session=date(2013, 2, 15))
+    later = pd.Timestamp("2013-03-05", tz="UTC")
+    with copy.batch() as batch:
+        revised = bar.assign(revision=1, known_at=later, close=bar["close"] * 1.1)
+        batch.append("raw_ohlcv", revised.assign(reason="correction"))
+    found = again(copy)
+    assert found.same
+    (row,) = found.revisions.itertuples()
+    assert (row.session, row.reason) == (pd.Timestamp("2013-02-15"), "correction")
+
+
+def test_a_replay_names_changed_data_code_and_networks(copy, tmp_path):
+    with copy.batch() as batch:
+        rows = batch.read("SELECT * FROM price_features WHERE ticker = 'AAPL'")
+        moved = rows.assign(rsi_14=rows["rsi_14"] + 1)
+        batch.upsert("price_features", moved)
+    found = again(copy)
+    assert set(found.differences["column"]) == {"rsi_14"}
+    assert found.causes[0].startswith("data: the bars known then")
+    with copy.batch() as batch:
+        batch.upsert("price_features", moved.assign(feature_set_hash="old"))
+    assert again(copy).causes[0].startswith("code: price features were made by old")
+
+    other = Forecaster.load(checkpoint_path("gru", "AAPL"))
+    for member in other.members.values():
+        next(iter(member.state.values())).add_(0.1)
+    other.save(tmp_path / "gru.safetensors", {})
+    paths = {"gru": tmp_path / "gru.safetensors", "lstm": checkpoint_path("lstm", "AAPL")}
+    found = again(copy, paths.get)
+    assert any(cause.startswith("model: gru, fold") for cause in found.causes)
+    told = found.differences[found.differences["stage"] == "forecasts"]
+    assert set(told["column"]) == {"forecast", "model_hash"}
+    assert told["row"].str.contains("gru").all()
+
+
+def test_a_signal_that_was_never_made_is_one_clear_line(demo):
+    arguments = ["replay", "--ticker", "AAPL", "--session", "2013-02-18"]
+    outcome = CliRunner().invoke(cli.main, arguments, catch_exceptions=False)
+    assert outcome.exit_code == 1
+    assert "no signal of AAPL on 2013-02-18 is stored" in outcome.stderr

@@ -19,7 +19,7 @@ from rnn_pipeline.defs.partitions import (
 )
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
 from rnn_pipeline.features import catalogue, model, price, sentiment
-from rnn_pipeline.features.folds import fold_table, walk_forward
+from rnn_pipeline.features.folds import fold_table, open_sessions, walk_forward
 from rnn_pipeline.features.windows import ModelMatrix, fold_status, window_index
 from rnn_pipeline.market.quality import DRIFT_SHARE, check_drift, check_features
 from rnn_pipeline.reporting import plots
@@ -246,7 +246,9 @@ def sequence_windows(
     folder = SETTINGS.matrix_dir / matrix.content_hash[:16]
     matrix.write(folder)
     axis = session_axis(warehouse, market)
-    folds = walk_forward(len(axis), SETTINGS.folds, SETTINGS.model.horizon)
+    folds = walk_forward(
+        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.horizon
+    )
     targets = store.rows("targets", ticker=tickers, horizon=SETTINGS.model.horizon)
     index = window_index(matrix, targets, axis, SETTINGS.model.lookback)
     status = fold_status(matrix, index, folds)

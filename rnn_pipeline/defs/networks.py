@@ -17,7 +17,7 @@ from rnn_pipeline.defs.resources import (
     MarketResource,
     WarehouseResource,
 )
-from rnn_pipeline.features.folds import walk_forward
+from rnn_pipeline.features.folds import open_sessions, walk_forward
 from rnn_pipeline.features.windows import ModelMatrix, fold_datasets, window_index
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.settings import NetworkSpec
@@ -148,7 +148,9 @@ def read_fold_datasets(
     store = warehouse.store
     sets = store.rows("window_sets", "ticker, matrix", ticker=tickers)
     axis = session_axis(warehouse, market)
-    folds = walk_forward(len(axis), SETTINGS.folds, SETTINGS.model.horizon)
+    folds = walk_forward(
+        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.horizon
+    )
     for name, group in sets.groupby("matrix"):
         matrix = ModelMatrix.open(SETTINGS.matrix_dir / name)
         wanted = group["ticker"].tolist()

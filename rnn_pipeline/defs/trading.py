@@ -203,9 +203,12 @@ def _forecast_new_sessions(
             " sequence_windows, the forecasters and walk_forward_forecasts for them first (the job"
             " retrain does it)"
         )
-    last, first = pd.Timestamp(span.last), pd.Timestamp(span.first)
+    held_out, end = SETTINGS.folds.holdout_from, span.last
+    if held_out is not None:
+        end = min(end, held_out - timedelta(days=1))
+    last, first = pd.Timestamp(end), pd.Timestamp(span.first)
     features = store.rows(
-        "model_features", ticker=span.tickers, session=(span.first - _LOOK_BACK, span.last)
+        "model_features", ticker=span.tickers, session=(span.first - _LOOK_BACK, end)
     )
     behind = checkpoints[checkpoints["tested_until"] < last]
     if behind.empty or features.empty:

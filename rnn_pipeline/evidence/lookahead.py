@@ -195,6 +195,15 @@ def _renumbered(later: pd.DataFrame, arrived: pd.DataFrame) -> pd.DataFrame:
     return moved.drop(columns="taken").astype(later.dtypes.to_dict())
 
 
+def changed(
+    knowledge: Knowledge, future: str, cut: pd.Timestamp, sessions: pd.DatetimeIndex
+) -> Knowledge:
+    """What is known, with its future changed as `FUTURES` name it."""
+    if future == "restated":
+        return restated(knowledge, cut, sessions)
+    return truncated(knowledge, cut) if future == "truncated" else scrambled(knowledge, cut)
+
+
 def reordered(knowledge: Knowledge, seed: int = 0) -> Knowledge:
     """The same knowledge with its rows, and so its tickers, in another order."""
     rng = np.random.default_rng(seed)
@@ -247,11 +256,6 @@ def look_ahead(
 
     for cut in cuts:
         moment = close(cut)
-        futures: dict[str, Callable[[], Knowledge]] = {
-            "truncated": lambda moment=moment: truncated(knowledge, moment),
-            "scrambled": lambda moment=moment: scrambled(knowledge, moment),
-            "restated": lambda moment=moment: restated(knowledge, moment, sessions),
-        }
         before = _known(full, moment)
         if empty := [asset for asset, frame in before.items() if frame.empty]:
             raise ValueError(
@@ -261,7 +265,8 @@ def look_ahead(
         for variant in FUTURES:
             if variant in variants:
                 progress(f"{variant} after {cut:%Y-%m-%d}")
-                compare(variant, cut, before, _known(run(futures[variant]()), moment))
+                other = run(changed(knowledge, variant, moment, sessions))
+                compare(variant, cut, before, _known(other, moment))
     if "reordered" in variants:
         progress("rows and tickers in another order")
         compare("reordered", sessions[-1], full, run(reordered(knowledge)))

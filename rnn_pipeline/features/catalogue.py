@@ -226,13 +226,14 @@ CALENDAR: tuple[Feature, ...] = (
 DECLARED: tuple[Feature, ...] = (*PRICE_FEATURES, *MOMENTUM, *RANGES, *LIQUIDITY, *CALENDAR)
 """All features of a ticker's own bars. Those that compare tickers are in `cross_section`."""
 
-NAMES: tuple[str, ...] = tuple(feature.name for feature in (*DECLARED, *CROSS_FEATURES))
-"""All columns that a network may be shown of a session's prices."""
-
 BOUNDS: dict[str, tuple[float, float] | None] = {
-    feature.name: feature.bounds for feature in (*DECLARED, *CROSS_FEATURES)
+    **{feature.name: feature.bounds for feature in DECLARED},
+    **{feature.name: feature.bounds for feature in CROSS_FEATURES},
 }
-"""What each may lie between."""
+"""What the value of each feature may lie between."""
+
+NAMES: tuple[str, ...] = tuple(BOUNDS)
+"""All columns that a network may be shown of a session's prices."""
 
 _COMPARED = tuple(feature for feature in DECLARED if feature.name in base_columns(CROSS_FEATURES))
 
@@ -264,7 +265,12 @@ def feature_table(bars: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     if len(others):
         universe.append(price_features(others, _COMPARED)[shared])
     compared = cross_features(pd.concat(universe, ignore_index=True))
-    return rows.merge(compared, on=["ticker", "session"], how="left")
+    if len(others):
+        compared = compared[compared["ticker"].isin(rows["ticker"].unique())]
+    # Both are in order of ticker and session, so that the rows of these tickers match one by one.
+    return rows.assign(
+        **{feature.name: compared[feature.name].to_numpy() for feature in CROSS_FEATURES}
+    )
 
 
 def feature_table_hash() -> str:

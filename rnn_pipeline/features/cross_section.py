@@ -125,15 +125,18 @@ def cross_features(
     missing = {*_KEYS, "known_at", *base_columns(features)} - set(universe.columns)
     if missing:
         raise ValueError(f"universe lacks the columns {sorted(missing)}")
-    rows = universe.sort_values(_KEYS, ignore_index=True)
-    if rows.duplicated(_KEYS).any():
-        twice = rows[rows.duplicated(_KEYS)].iloc[0]
+    ticker, names = pd.factorize(universe["ticker"], sort=True)
+    session, _ = pd.factorize(universe["session"], sort=True)
+    order = np.lexsort((session, ticker))
+    rows, ticker, session = universe.iloc[order], ticker[order], session[order]
+    twice = np.flatnonzero((np.diff(ticker) == 0) & (np.diff(session) == 0))
+    if len(twice):
+        row = rows.iloc[twice[0]]
         raise ValueError(
-            f"universe: {twice['ticker']} on {twice['session']:%Y-%m-%d} stands twice; give one"
-            " row per ticker and session"
+            f"universe: {row['ticker']} on {row['session']:%Y-%m-%d} stands twice; give one row"
+            " per ticker and session"
         )
-    ticker, names = pd.factorize(rows["ticker"], sort=True)
-    session, _ = pd.factorize(rows["session"], sort=True)
+    rows = rows.reset_index(drop=True)
     known_at = pd.factorize(rows["known_at"], sort=True)[0]
     values = {name: np.full((len(rows)), np.nan) for name in (f.name for f in features)}
 

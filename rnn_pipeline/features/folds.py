@@ -107,6 +107,21 @@ def walk_forward(n_sessions: int, spec: FoldSpec, horizon: int) -> tuple[Fold, .
     return tuple(folds)
 
 
+def open_sessions(sessions: pd.DatetimeIndex, spec: FoldSpec) -> int:
+    """Count the sessions that folds may use: those before the holdout, or all without one.
+
+    The holdout begins at a date, not a number of sessions before the newest: which session is
+    tested must not depend on how many follow it.
+
+    Args:
+        sessions: The axis that folds' positions count on.
+        spec: With ``holdout_from``.
+    """
+    if spec.holdout_from is None:
+        return len(sessions)
+    return int(sessions.searchsorted(pd.Timestamp(spec.holdout_from)))
+
+
 def fold_table(folds: Sequence[Fold], sessions: pd.DatetimeIndex) -> pd.DataFrame:
     """Say in dates what was trained and tested when, for reports and plots.
 

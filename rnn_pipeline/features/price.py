@@ -570,7 +570,9 @@ def price_features(
             kept = kept[segments.column("in_era").astype(bool)]
         session = segments.column("session")[kept]
         kept = kept[np.lexsort((segments.era[kept], session, segments.ticker[kept]))]
-        values, order = values[:, kept], order[kept]
+        # As a rule every row is kept where it stands, and the values need not be copied.
+        if len(kept) < len(bars) or (np.diff(kept) != 1).any():
+            values, order = values[:, kept], order[kept]
     frame = pd.DataFrame(values.T, columns=[feature.name for feature in features], copy=False)
     carried = [name for name in ("ticker", "session", "known_at") if name in bars]
     for place, name in enumerate(carried):

@@ -180,8 +180,8 @@ def test_in_warm_up_is_where_values_are_missing(bars: pd.DataFrame, table: pd.Da
 
 
 def test_names_are_unique_and_bounded_where_they_can_be() -> None:
-    assert len(set(NAMES)) == len(NAMES) >= 45
-    assert set(BOUNDS) == set(NAMES)
+    assert len(NAMES) == len(DECLARED) + len(CROSS_FEATURES) == 46
+    assert BOUNDS["return_20_rank"] == (0.0, 1.0)
 
 
 def test_the_hash_names_declarations(monkeypatch: pytest.MonkeyPatch) -> None:

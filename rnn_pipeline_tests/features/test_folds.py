@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from datetime import date
 from itertools import pairwise
 
 import pandas as pd
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnn_pipeline.features import folds as folds_module
-from rnn_pipeline.features.folds import Fold, fold_table, walk_forward
+from rnn_pipeline.features.folds import Fold, fold_table, open_sessions, walk_forward
 from rnn_pipeline.settings import FoldSpec
 
 
@@ -121,3 +122,14 @@ def test_fold_table_names_dates() -> None:
     assert len(fold_table((), sessions)) == 0
     with pytest.raises(ValueError, match="position 39, but there are only 30 sessions"):
         fold_table(folds, sessions[:30])
+
+
+def test_the_holdout_belongs_to_no_fold_however_long_it_grows() -> None:
+    spec = FoldSpec(train_size=20, val_size=5, test_size=4, holdout_from=date(2020, 2, 20))
+    for n in (45, 60, 200):
+        axis = pd.bdate_range("2020-01-01", periods=n)
+        folds = walk_forward(open_sessions(axis, spec), spec, horizon=1)
+        last = max(axis[position] for fold in folds for position in fold.test)
+        assert last == pd.Timestamp("2020-02-19")
+    axis = pd.bdate_range("2020-01-01", periods=60)
+    assert open_sessions(axis, spec.model_copy(update={"holdout_from": None})) == 60

@@ -1,0 +1,266 @@
+"""A past signal, made again from what was known then.
+
+Every row carries the hashes of what made it, and nothing that was known is ever overwritten. So a
+stored signal can be rebuilt stage by stage, and where the result is another one, the hashes and
+revisions say why: other code, another network, or another bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rnn_pipeline.evidence.significance import walk_forward_evidence
+from rnn_pipeline.features import catalogue
+from rnn_pipeline.features.model import model_columns, model_features
+from rnn_pipeline.features.sentiment import DECLARED_SENTIMENT, NEWS_REACH, SPAN, news_sentiment
+from rnn_pipeline.features.windows import ModelMatrix
+from rnn_pipeline.market.calendar import SessionCalendar
+from rnn_pipeline.networks.checkpoints import checkpoint_hash, code_version, weights_hash
+from rnn_pipeline.networks.sentiment import load_sentiment
+from rnn_pipeline.networks.walk_forward import Forecaster
+from rnn_pipeline.settings import Settings
+from rnn_pipeline.trading import fusion
+from rnn_pipeline.trading.positions import size_positions
+from rnn_pipeline.warehouse import Warehouse
+
+_KEYS = ["ticker", "session"]
+_SIGNAL = ("forecast", "signal", "grade", "weight")
+_FUSED = (
+    "forecast",
+    "sentiment",
+    "price_contribution",
+    "sentiment_contribution",
+    "signal",
+    "label",
+)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of a signal that was made again.
+
+    Attributes:
+        compared: stage -> values compared.
+        differences: stage, row, column, stored, rebuilt; one line per value that is another one.
+        causes: which code, network or missing row explains it, one sentence each.
+        revisions: of the bars behind the signal that became known after it: session, revision,
+            known_at, reason. They do not enter a rebuilt signal; they are why one that is made
+            today would differ.
+    """
+
+    compared: dict[str, int]
+    differences: pd.DataFrame
+    causes: tuple[str, ...]
+    revisions: pd.DataFrame
+
+    @property
+    def same(self) -> bool:
+        """Whether every value is the stored one, bit for bit."""
+        return self.differences.empty
+
+
+class _Comparison:
+    """Collects what differs, stage by stage."""
+
+    def __init__(self) -> None:
+        self.compared: dict[str, int] = {}
+        self.lines: list[dict[str, object]] = []
+
+    def add(
+        self,
+        stage: str,
+        stored: pd.DataFrame,
+        rebuilt: pd.DataFrame,
+        columns: Sequence[str],
+        keys: Sequence[str] = tuple(_KEYS),
+    ) -> bool:
+        """Compare the columns of rows with the same keys; whether all are the same."""
+        both = stored[[*keys, *columns]].merge(
+            rebuilt[[*keys, *columns]], on=list(keys), how="left", suffixes=("", "_rebuilt")
+        )
+        before = len(self.lines)
+        for name in columns:
+            one, two = both[name], both[f"{name}_rebuilt"]
+            unequal = ~((one == two) | (one.isna() & two.isna())).to_numpy(dtype=bool)
+            for row in np.flatnonzero(unequal):
+                self.lines.append(
+                    {
+                        "stage": stage,
+                        "row": ", ".join(_shown(both[key].iloc[row]) for key in keys),
+                        "column": name,
+                        "stored": one.iloc[row],
+                        "rebuilt": two.iloc[row],
+                    }
+                )
+        self.compared[stage] = both.shape[0] * len(columns)
+        return len(self.lines) == before
+
+
+def replay(
+    store: Warehouse,
+    settings: Settings,
+    ticker: str,
+    session: date,
+    checkpoint: Callable[[str], Path],
+    sentiment_checkpoint: Path,
+) -> Replay:
+    """Make the signal of one ticker and session again and compare it with the stored one.
+
+    Args:
+        store: the warehouse; it is only read.
+        settings: the model and trading rules.
+        ticker: whose signal.
+        session: of which session.
+        checkpoint: model -> file of the ticker's networks.
+        sentiment_checkpoint: file of the sentiment network.
+
+    Raises:
+        ValueError: no signal of the ticker and session is stored.
+    """
+    if store.rows("trading_signals", ticker=ticker, session=session).empty:
+        raise ValueError(
+            f"no signal of {ticker} on {session} is stored: it is no session, lies before the first"
+            " test session, or was never materialized"
+        )
+    calendar = SessionCalendar(settings.exchange)
+    axis = calendar.sessions(calendar.first_session.date(), session)[-settings.model.lookback :]
+    days = (axis[0].date(), session)
+    seen = _Comparison()
+    causes: list[str] = []
+
+    bars = store.bars_by_era([ticker], *days, catalogue.WARM_UP)
+    rest = [other for other in store.tickers() if other != ticker]
+    others = store.bars_by_era(rest, *days, catalogue.UNIVERSE_WARM_UP)
+    now = catalogue.feature_table_hash()
+    prices = catalogue.feature_table(bars, others).assign(feature_set_hash=now)
+    stored_prices = store.rows("price_features", ticker=ticker, session=days)
+    if not seen.add("price_features", stored_prices, prices, catalogue.NAMES):
+        made_by = sorted(set(stored_prices["feature_set_hash"]))
+        causes.append(
+            f"code: price features were made by {', '.join(made_by)}, now it is {now}"
+            if made_by != [now]
+            else "data: the bars known then are no longer what they were, or other tickers are"
+            " compared"
+        )
+
+    stored_news = store.rows("news_sentiment", ticker=ticker, session=days)
+    news_bars = store.bars_by_era([ticker], *days, SPAN - 1)
+    headlines = store.headlines(
+        [ticker],
+        news_bars["session"].min().tz_localize("UTC") - NEWS_REACH,
+        news_bars["known_at"].max(),
+    )
+    score = load_sentiment(sentiment_checkpoint).score
+    sentiment = news_sentiment(headlines, news_bars, calendar, score)
+    if not seen.add("news_sentiment", stored_news, sentiment, DECLARED_SENTIMENT):
+        scored_by = sorted(set(stored_news["model_hash"]))
+        now = checkpoint_hash(sentiment_checkpoint)[:16]
+        causes.append(
+            f"model: sentiment was scored by {', '.join(scored_by)}, now there is {now}"
+            if scored_by != [now]
+            else "data: the headlines known then are no longer what they were"
+        )
+
+    columns = model_columns(settings.model.features)
+    matrix = ModelMatrix.build(model_features(prices, sentiment, columns), columns)
+    stored = store.rows("walk_forward_forecasts", ticker=ticker, session=session)
+    forecasts, replaced = _forecasts(stored, matrix, axis, checkpoint)
+    causes += replaced
+    keys = [*_KEYS, "model", "seed"]
+    seen.add("forecasts", stored, forecasts, ["forecast", "model_hash"], keys)
+
+    rebuilt = stored.drop(columns=["forecast", "model_hash"]).merge(forecasts, on=keys)
+    graded = store.rows("evidence", ticker=ticker)
+    history = store.rows("walk_forward_forecasts", ticker=ticker)
+    all_news = store.rows("news_sentiment", ticker=ticker)
+    evidence = walk_forward_evidence(history, all_news)
+    own_fold = graded[graded["fold"].isin(stored["fold"])]
+    if not seen.add(
+        "evidence", own_fold, evidence, ["ic", "grade", "forecast_std"], ["ticker", "model", "fold"]
+    ):
+        causes.append("data: forecasts or outcomes of earlier folds have changed since the grading")
+
+    price = fusion.price_signals(rebuilt, graded)
+    news = fusion.sentiment_signals(fusion.with_folds(sentiment, rebuilt), graded)
+    fused = fusion.fuse(price, news, settings.trading)
+    for stage, made, shown in (
+        ("price_signals", price, _SIGNAL),
+        ("sentiment_signals", news, _SIGNAL),
+        ("trading_signals", fused, _FUSED),
+    ):
+        seen.add(stage, store.rows(stage, ticker=ticker, session=session), made, shown)
+    position = _position(store, settings, fused, session)
+    decided = store.rows("trading_decisions", ticker=ticker, session=session)
+    seen.add("trading_decisions", decided, position, ["position"])
+    return Replay(
+        seen.compared,
+        pd.DataFrame(seen.lines, columns=["stage", "row", "column", "stored", "rebuilt"]),
+        tuple(causes) or (() if not seen.lines else ("settings: the rules of trading differ",)),
+        _revisions_since(store, ticker, bars, stored_prices["known_at"].max()),
+    )
+
+
+def _position(
+    store: Warehouse, settings: Settings, own: pd.DataFrame, session: date
+) -> pd.DataFrame:
+    """Size the rebuilt signal beside the stored ones of other tickers, which share the limits."""
+    signals = store.rows("trading_signals", session=session)
+    others = signals[signals["ticker"] != own["ticker"].iloc[0]]
+    columns = [*_KEYS, "signal", "grade"]
+    return size_positions(
+        pd.concat([own[columns], others[columns]], ignore_index=True),
+        store.rows("price_features", "ticker, session, volatility_20", session=session),
+        settings.trading,
+        settings.backtest.sessions_per_year,
+    )
+
+
+def _forecasts(
+    stored: pd.DataFrame,
+    matrix: ModelMatrix,
+    axis: pd.DatetimeIndex,
+    checkpoint: Callable[[str], Path],
+) -> tuple[pd.DataFrame, list[str]]:
+    """Forecast the last session of the axis with the networks of the stored forecasts' folds."""
+    ticker = str(stored["ticker"].iloc[0])
+    rows = matrix.rows_of(ticker)
+    made, causes = [], []
+    for (model, fold), own in stored.groupby(["model", "fold"]):
+        forecaster = Forecaster.load(checkpoint(model), [fold])
+        for row in own.itertuples():
+            member = forecaster.members.get((fold, row.seed))
+            held = weights_hash(member.state)[:16] if member is not None else "none"
+            if held != row.model_hash:
+                causes.append(
+                    f"model: {model}, fold {fold}, seed {row.seed} was {row.model_hash} (code"
+                    f" {row.code_version}), the checkpoint holds {held} (code {code_version()})"
+                )
+        if forecaster.members and forecaster.columns == matrix.columns:
+            inputs = forecaster.scales[fold].inputs.transform(matrix.values[rows])
+            ends = np.array([rows.stop - rows.start - 1])
+            made.append(forecaster.forecast(fold, inputs, ends, matrix.sessions[rows]))
+        else:
+            causes.append(f"model: {model}, fold {fold} sees other features now")
+    frame = pd.concat(made, ignore_index=True) if made else stored.iloc[:0]
+    return frame[[*_KEYS, "model", "seed", "forecast", "model_hash"]], causes
+
+
+def _revisions_since(
+    store: Warehouse, ticker: str, bars: pd.DataFrame, moment: pd.Timestamp
+) -> pd.DataFrame:
+    """Revisions of the bars behind a signal that became known after it."""
+    span = (bars["session"].min().date(), bars["session"].max().date())
+    raw = store.rows(
+        "raw_ohlcv", "session, revision, known_at, reason", ticker=ticker, session=span
+    )
+    return raw[raw["known_at"] > moment].reset_index(drop=True)
+
+
+def _shown(value: object) -> str:
+    return f"{value:%Y-%m-%d}" if isinstance(value, pd.Timestamp) else str(value)
