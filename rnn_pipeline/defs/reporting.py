@@ -78,6 +78,6 @@ def walk_forward_report(
             "verdict": verdict(report.evidence),
             "report": dg.MetadataValue.path(REPORT),
             "session": f"{report.session:%Y-%m-%d}",
-            "networks_forecasts": int(report.metrics["n"].max()) if len(report.metrics) else 0,
+            "forecasts_scored": int(report.metrics["n"].max()) if len(report.metrics) else 0,
         }
     )
