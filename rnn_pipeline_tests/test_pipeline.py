@@ -191,6 +191,22 @@ def test_one_ticker_and_one_date_by_hand_give_the_same_rows(store, instance):
         assert_frame_equal(after, before[name], check_exact=True, obj=name)
 
 
+def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, instance):
+    """The morning's way, saved networks on the newest rows, gives the bits of the long way."""
+    before = derived_tables(store)
+    tested = pd.Timestamp("2013-02-12")
+    forecasts, checkpoints = store.rows("forecasts"), store.rows("checkpoints")
+    with store.batch() as batch:
+        batch.replace("forecasts", forecasts[forecasts["session"] <= tested], ticker=TRADED)
+        batch.replace("checkpoints", checkpoints.assign(tested_until=tested), ticker=TRADED)
+    assert len(store.rows("forecasts")) < len(forecasts)
+    february, march = date(2013, 2, 1), date(2013, 3, 1)
+    tickers = list(instance.get_dynamic_partitions("ticker"))
+    cli.run_job(instance, "decide", range_tags(tickers, february, march))
+    for name, frame in derived_tables(store).items():
+        assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+
+
 def test_signals_without_networks_say_what_to_run(tmp_path):
     """By hand, from an empty warehouse."""
     resources = dict(defs.resources)
