@@ -104,7 +104,7 @@ class YahooSource:
         return self._fetch(ticker, _CHART, history, self.parse_bars)
 
     def parse_bars(self, payload: Payload, ticker: str) -> pd.DataFrame:
-        """Read a chart answer; what Yahoo left empty is NaN."""
+        """Read a chart answer, currency and time zone included; what Yahoo left empty is NaN."""
         with _reading(ticker):
             chart = json.loads(payload.content)["chart"]
             if error := chart.get("error"):
@@ -142,7 +142,9 @@ class YahooSource:
             for event in (events.get("splits") or {}).values():
                 at = _row_of(event["date"], rows["session"], meta["exchangeTimezoneName"])
                 rows.loc[at, "split"] = float(event["numerator"]) / float(event["denominator"])
-            return rows
+            return rows.assign(
+                currency=meta.get("currency"), time_zone=meta["exchangeTimezoneName"]
+            )
 
     def fetch_headlines(self, ticker: str, first: date, last: date) -> Payload:
         """Yahoo's news stream of a ticker: the latest headlines, whatever range is asked for.
