@@ -303,7 +303,8 @@ def _raise_if_final(response: Response, ticker: str, path: str) -> None:
     """Raise where yfinance's second try, with other cookies, would be a wasted request."""
     if response.status_code == 404 and path == _CHART and _says_not_found(response.content):
         dashed = ticker.replace(".", "-")
-        hint = f", or {dashed} for a share class" if re.fullmatch(r"\w+\.[A-Z]", ticker) else ""
+        is_class = re.fullmatch(r"\w+\.[A-Z]", ticker)
+        hint = f"; if it is a share class, write {dashed}" if is_class else ""
         raise UnknownTicker(
             f"{ticker} is unknown to Yahoo Finance or delisted: check its spelling at"
             f" finance.yahoo.com{hint}"

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
@@ -43,15 +44,16 @@ class Live:
         self.source = YahooSource(cache_dir, session, patience=2, interval=0)
         self.rests = []
         self.now = NOW
+        self.first, self.last = FIRST, LAST
 
     def _request(self, tickers):
         self.now += timedelta(hours=1)
-        return Request(tickers, FIRST, LAST, f"run {self.now}", lambda: self.now)
+        return Request(tickers, self.first, self.last, f"run {self.now}", lambda: self.now)
 
     def _breaker(self):
         return CircuitBreaker(self.rests.append)
 
-    def bars(self, answer=None, tickers=("ACME", "GOOD"), each=None):
+    def bars(self, answer=None, tickers=("ACME", "GOOD"), each=None, exchange="XNYS"):
         """Ingest bars; ``each`` gives the answer to the nth question about ACME."""
         asked = 0
 
@@ -64,8 +66,8 @@ class Live:
 
         self.yahoo.chart = chart_of
         lines = ingest_bars(
-            self.store, self.payloads, self.source, SessionCalendar(), self._request(tickers),
-            breaker=self._breaker(),
+            self.store, self.payloads, self.source, SessionCalendar(exchange),
+            self._request(tickers), breaker=self._breaker(),
         )  # fmt: skip
         return {line.ticker: line for line in lines}
 
@@ -151,6 +153,20 @@ def test_an_unknown_ticker_gets_its_status(live):
     assert "unknown to Yahoo Finance or delisted" in lines["ACME"].status
     status = live.store.rows("ticker_status").set_index("ticker")["status"]
     assert status.to_dict() == {"ACME": "unknown", "GOOD": "ok"}
+
+
+def test_a_share_class_with_a_dot_is_told_how_yahoo_spells_it(live):
+    lines = live.bars(UNKNOWN, ["BRK.B", "GOOD"])
+    assert lines["BRK.B"].status.endswith("if it is a share class, write BRK-B")
+    status = live.store.rows("ticker_status", ticker="BRK.B").squeeze()
+    assert (status["status"], status["reason"]) == ("unknown", lines["BRK.B"].status)
+    assert set(live.store.rows("raw_ohlcv")["ticker"]) == {"GOOD"}
+
+
+def test_an_index_is_a_ticker_like_others(live):
+    assert counts(live.bars(ok(chart("^GSPC")), ["^GSPC"])["^GSPC"]) == (7, 0, 0, 0)
+    assert live.store.bars(["^GSPC"])["close"].tolist()[-1] == 129.6
+    assert urlsplit(live.yahoo.asked[-1]).path.endswith(("/^GSPC", "/%5EGSPC"))
 
 
 def test_a_429_storm_rests_and_then_goes_on_where_it_stopped(live):
@@ -349,3 +365,32 @@ def test_a_person_who_releases_another_currency_accepts_it(live):
 def test_an_answer_without_a_currency_contradicts_none(live):
     for currency, seen in (("USD", (7, 0, 0, 0)), (None, (0, 0, 7, 0))):
         assert counts(live.bars(ok(listed(currency=currency)), ["ACME"])["ACME"]) == seen
+
+
+@pytest.mark.parametrize(
+    ("exchange", "zone", "day", "close"),
+    [
+        ("XLON", "Europe/London", "2024-03-28", "16:30"),  # the last session of winter time
+        ("XLON", "Europe/London", "2024-04-02", "15:30"),  # the first one of summer time
+        ("XLON", "Europe/London", "2024-12-24", "12:30"),  # a half-day
+        ("XNYS", "America/New_York", "2024-11-29", "18:00"),  # a half-day
+        ("XTKS", "Asia/Tokyo", "2024-11-05", "06:30"),  # the first session of longer hours
+    ],
+)
+def test_a_bar_is_final_from_its_exchanges_close_on(live, exchange, zone, day, close):
+    live.first = live.last = pd.Timestamp(day).date()
+    quote = {name: [10.0] for name in ("open", "high", "low", "close", "volume")}
+    answer = chart(
+        exchange,  # a ticker of its own: yfinance remembers a ticker's time zone
+        timestamp=[posix(day, "09:00", zone)],
+        events={},
+        indicators={"quote": [quote], "adjclose": [{"adjclose": [10.0]}]},
+    )
+    answer["chart"]["result"][0]["meta"]["exchangeTimezoneName"] = zone
+    closed = datetime.fromisoformat(f"{day}T{close}").replace(tzinfo=UTC)
+    for moment, inserted in ((closed - timedelta(seconds=1), 0), (closed, 1)):
+        live.now = moment - timedelta(hours=1)  # the next question is asked an hour later
+        line = live.bars(ok(answer), [exchange], exchange=exchange)[exchange]
+        assert counts(line) == (inserted, 0, 0, 0)
+    row = live.store.bars([exchange]).squeeze()
+    assert (row["session"], row["is_final"]) == (pd.Timestamp(day), True)
