@@ -24,7 +24,11 @@ PAD, UNK = "<PAD>", "<UNK>"
 _IGNORED = re.compile(
     "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe0e\ufe0f\ufeff\U0001f3fb-\U0001f3ff]"
 )
-_TAG = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
+_TAG = re.compile(
+    r"<(script|style)\b[^<>]*>[^<]*</\1\s*>"  # their content is code
+    r"|</?[a-z!][^<>]*>",
+    re.IGNORECASE,
+)
 _PLAIN = str.maketrans({"‘": "'", "’": "'", "ʼ": "'", "–": "-", "—": "-", "−": "-"})
 _NEGATION = re.compile(r"n't\b")
 
@@ -54,8 +58,8 @@ def tokenise(text: str) -> list[str]:
     """Split a headline into lower-case tokens.
 
     Numbers become ``<num>``, ``<pct>`` or ``<money>``, with their sign in front if they have one
-    (``-<pct>``). Of punctuation only ``?`` and ``!`` stay; each emoji is one token. HTML tags are
-    dropped and entities resolved. Time is linear in the length of the text.
+    (``-<pct>``). Of punctuation only ``?`` and ``!`` stay; each emoji is one token. HTML tags
+    and scripts are dropped and entities resolved. Time is linear in the length of the text.
 
     Raises:
         ValueError: ``text`` is not a string.

@@ -18,6 +18,7 @@ import pandas as pd
 from rnn_pipeline.market import revisions
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.market.files import FileSource
+from rnn_pipeline.market.listing import part_strangers
 from rnn_pipeline.market.quality import Verdict, check_bars, check_headlines
 from rnn_pipeline.market.quarantine import (
     NotReleasable,
@@ -29,6 +30,7 @@ from rnn_pipeline.market.quarantine import (
 from rnn_pipeline.market.sources import (
     BAR_COLUMNS,
     HEADLINE_COLUMNS,
+    LISTING_COLUMNS,
     BadPayload,
     BarSource,
     NewsSource,
@@ -204,7 +206,7 @@ def parse(payloads: PayloadStore, feed: Feed, fetch: Fetch) -> pd.DataFrame:
     """Read a kept answer; rows that were not asked for are left out."""
     content = payloads.get(fetch.payload_sha256)
     rows = feed.parse(Payload(content, fetch.media_type, fetch.url), fetch.ticker)
-    rows = rows[list(feed.columns)]
+    rows = rows[[*feed.columns, *rows.columns.intersection(LISTING_COLUMNS)]]
     if feed.day == "session" and fetch.first is not None:
         days = rows["session"]
         asked = days.between(pd.Timestamp(fetch.first), pd.Timestamp(fetch.last))
@@ -234,10 +236,17 @@ def _read(
         parts = _by_ticker(feed, fetch, rows) if not fetch.ticker else [asdict(fetch)]
         of_part = 0 if fetch.ticker else pd.factorize(rows["ticker"], sort=True)[0]
         answers.append(rows.assign(place=len(lines) + of_part))
-        lines += [{"rows_in": len(rows), **part} for part in parts]
+        lines += [{"rows_in": len(rows), **_listing(rows), **part} for part in parts]
     filled = [rows for rows in answers if len(rows)]
     verdict = feed.judge(pd.concat(filled, ignore_index=True), entry) if filled else None
     return verdict, pd.DataFrame(lines).assign(place=range(len(lines))), failed
+
+
+def _listing(rows: pd.DataFrame) -> dict[str, str | None]:
+    """What an answer says beside its bars; None where it says nothing."""
+    return {
+        name: rows[name].iloc[0] if name in rows and len(rows) else None for name in LISTING_COLUMNS
+    }
 
 
 def _by_ticker(feed: Feed, fetch: Fetch, rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -277,6 +286,8 @@ def _apply(
                 fetched_at=entry.fetched_at,
             ),
         )
+        if verdict is not None and feed.table == "raw_ohlcv":
+            verdict = part_strangers(batch, verdict, lines)
         judged, bad = pd.DataFrame({"ticker": [], "change": []}), pd.DataFrame({"ticker": []})
         ids = lines["fetch_id"].to_numpy()
         if verdict is not None and len(verdict.bad):

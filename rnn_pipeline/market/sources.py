@@ -28,6 +28,9 @@ BAR_COLUMNS = (
     "split",
 )
 
+#: What a source of bars may say beside them, the same in all rows of an answer.
+LISTING_COLUMNS = ("currency", "time_zone")
+
 HEADLINE_COLUMNS = ("news_id", "ticker", "published_at", "title", "summary", "url", "provider")
 
 # Letters and digits in groups, joined by single separators: no path, query or control character
@@ -65,9 +68,9 @@ class BarSource(Protocol):
 
     ``fetch_bars`` asks for the sessions ``first`` to ``last``, both included, and raises
     UnknownTicker or SourceUnavailable, each with one line for the user. ``parse_bars`` is a pure
-    function of what was fetched and returns :data:`BAR_COLUMNS`; it may hold more sessions than
-    were asked for, repeats nothing it was not sent and mends nothing: judging is for
-    :mod:`rnn_pipeline.market.quality`. It raises BadPayload.
+    function of what was fetched and returns :data:`BAR_COLUMNS`, and :data:`LISTING_COLUMNS` if
+    the source says them; it may hold more sessions than were asked for, repeats nothing it was not
+    sent and mends nothing: judging is for :mod:`rnn_pipeline.market.quality`. It raises BadPayload.
     """
 
     @property

@@ -104,7 +104,7 @@ class YahooSource:
         return self._fetch(ticker, _CHART, history, self.parse_bars)
 
     def parse_bars(self, payload: Payload, ticker: str) -> pd.DataFrame:
-        """Read a chart answer; what Yahoo left empty is NaN."""
+        """Read a chart answer, currency and time zone included; what Yahoo left empty is NaN."""
         with _reading(ticker):
             chart = json.loads(payload.content)["chart"]
             if error := chart.get("error"):
@@ -142,7 +142,9 @@ class YahooSource:
             for event in (events.get("splits") or {}).values():
                 at = _row_of(event["date"], rows["session"], meta["exchangeTimezoneName"])
                 rows.loc[at, "split"] = float(event["numerator"]) / float(event["denominator"])
-            return rows
+            return rows.assign(
+                currency=meta.get("currency"), time_zone=meta["exchangeTimezoneName"]
+            )
 
     def fetch_headlines(self, ticker: str, first: date, last: date) -> Payload:
         """Yahoo's news stream of a ticker: the latest headlines, whatever range is asked for.
@@ -301,7 +303,8 @@ def _raise_if_final(response: Response, ticker: str, path: str) -> None:
     """Raise where yfinance's second try, with other cookies, would be a wasted request."""
     if response.status_code == 404 and path == _CHART and _says_not_found(response.content):
         dashed = ticker.replace(".", "-")
-        hint = f", or {dashed} for a share class" if re.fullmatch(r"\w+\.[A-Z]", ticker) else ""
+        is_class = re.fullmatch(r"\w+\.[A-Z]", ticker)
+        hint = f"; if it is a share class, write {dashed}" if is_class else ""
         raise UnknownTicker(
             f"{ticker} is unknown to Yahoo Finance or delisted: check its spelling at"
             f" finance.yahoo.com{hint}"

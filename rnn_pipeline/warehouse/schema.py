@@ -20,7 +20,8 @@ TABLES: dict[str, str] = {
     "raw_fetch": (
         "fetch_id VARCHAR PRIMARY KEY, entry INTEGER, kind VARCHAR, source VARCHAR,"
         " ticker VARCHAR, first DATE, last DATE, fetched_at TIMESTAMPTZ, media_type VARCHAR,"
-        " url VARCHAR, payload_sha256 VARCHAR, payload_bytes BIGINT"
+        " url VARCHAR, payload_sha256 VARCHAR, payload_bytes BIGINT, currency VARCHAR,"
+        " time_zone VARCHAR"
     ),
     "raw_ohlcv": (
         f"{_KEY}, revision INTEGER NOT NULL, known_at TIMESTAMPTZ NOT NULL, {_BAR},"

@@ -17,6 +17,7 @@ from rnn_pipeline.features.text import PAD, UNK, Vocabulary, tokenise
         ("won't, can’t, doesn't", "wo n't ca n't does n't"),
         ("AT&amp;T beats S&P 500 &quot;now&quot;", "at&t beats s&p <num> now"),
         ("<b>Bold</b> &lt;script&gt;x", "bold x"),
+        ("<script a=1>alert(1)</script> &lt;STYLE&gt;p{}&lt;/style&gt;a <scripts>b", "a b"),
         ("3 < 4 and 5 > 2", "<num> <num> and <num> <num>"),
         ("U.S. 5G deal?!", "u.s. 5g deal ? !"),
         ("🚀🚀🏽 to the ▲", "🚀 🚀 to the ▲"),
@@ -38,7 +39,24 @@ def test_a_text_must_be_a_string(value: object) -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["a", "1,", "<a", "n't", "&amp;", "a&", "a.", "$ ", "🚀", "'", "<", "\ufdfa", "us$", "-"],
+    [
+        "a",
+        "1,",
+        "<a",
+        "<script>",
+        "</script ",
+        "n't",
+        "&amp;",
+        "a&",
+        "a.",
+        "$ ",
+        "🚀",
+        "'",
+        "<",
+        "\ufdfa",
+        "us$",
+        "-",
+    ],
 )
 def test_hostile_titles_take_linear_time(unit: str) -> None:
     start = time.process_time()

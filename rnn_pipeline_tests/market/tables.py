@@ -7,6 +7,7 @@ import pandas as pd
 
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.market.ingest import Ingested, Request, ingest_bars, ingest_headlines
+from rnn_pipeline.market.quality import Verdict
 from rnn_pipeline.market.sources import BadPayload, Payload, UnknownTicker, as_bars, as_headlines
 from rnn_pipeline.warehouse import PayloadStore, Warehouse
 
@@ -116,6 +117,11 @@ class Market:
 
     def tables(self, *names: str) -> dict[str, pd.DataFrame]:
         return {name: self.store.rows(name) for name in names}
+
+
+def all_sound(rows, *_) -> Verdict:
+    """Stands in for a suite of rules, which costs a second a batch."""
+    return Verdict(rows, rows[:0].assign(rule=""), {})
 
 
 def counts(line: Ingested) -> tuple[int, int, int, int]:

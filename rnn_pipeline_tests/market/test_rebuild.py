@@ -16,7 +16,7 @@ from rnn_pipeline.market.rebuild import RAW_TABLES, rebuild
 from rnn_pipeline.market.sources import UnknownTicker
 from rnn_pipeline.warehouse import Warehouse
 
-from .tables import LATER, Market, TableSource, counts, month, news
+from .tables import LATER, Market, TableSource, all_sound, counts, month, news
 
 
 @pytest.fixture
@@ -160,39 +160,85 @@ def test_what_nothing_can_be_computed_from_is_not_released(market):
         release(market.store, market.payloads, ["beef"], "me", LATER)
 
 
-INGEST_FOR_EVER = """
+INGEST = """
     import itertools, sys
     from datetime import timedelta
     from pathlib import Path
     from rnn_pipeline_tests.market import tables
-    from rnn_pipeline.market import commit
-    from rnn_pipeline.market.quality import Verdict
+    from rnn_pipeline.market import asking, commit
 
-    def sound(rows, *_):
-        return Verdict(rows, rows[:0].assign(rule=""), {})
-
-    commit.check_bars = sound  # the suite costs a second, and is not what is tested here
+    commit.check_bars = tables.all_sound
     market = tables.Market(Path(sys.argv[1]), tables.TableSource())
-    start = market.payloads.journal.last_number()
+"""
+
+INGEST_FOR_EVER = (
+    INGEST
+    + """
+    begin = market.payloads.journal.last_number()
     print("start", flush=True)
-    for number in itertools.count(start):
+    for number in itertools.count(begin):
         market.source.bars = {f"T{number}": tables.month(f"T{number}")}
         market.bars(tables.LATER + timedelta(minutes=number))
         print(f"T{number}", flush=True)
 """
+)
+
+
+INGEST_ONCE = (
+    INGEST
+    + """
+    asking.TICKERS_PER_BATCH = 1  # many transactions, so that they fall between one another
+    own = [f"{sys.argv[2]}{n}" for n in range(4)]
+    shared = [f"S{n}" for n in range(4)]
+    names = [name for pair in zip(own, shared) for name in pair]
+    market.source.bars = {name: tables.month(name) for name in names}
+    print("start", flush=True)
+    sys.stdin.readline()
+    lines = market.bars()
+    print(*(f"{line.ticker}={line.status},{line.inserted},{line.unchanged}" for line in lines))
+"""
+)
+
+
+def start(code: str, *arguments: str) -> subprocess.Popen:
+    """Run code in a process of its own that says when it is about to ingest."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "start\n"
+    return process
+
+
+def test_two_ingestions_at_once_lose_and_repeat_nothing(market, tmp_path, monkeypatch):
+    processes = [start(INGEST_ONCE, str(tmp_path), name) for name in "AB"]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    done = [dict(word.split("=") for word in p.communicate()[0].split()) for p in processes]
+    for name, lines in zip("AB", done, strict=True):
+        assert {lines[f"{name}{n}"] for n in range(4)} == {"ok,20,0"}
+    for n in range(4):  # whoever came first inserted, the other one found nothing new
+        assert sorted(lines[f"S{n}"] for lines in done) == ["ok,0,20", "ok,20,0"]
+    rows = market.store.rows("raw_ohlcv")
+    assert rows.groupby("ticker").size().to_dict() == dict.fromkeys(done[0] | done[1], 20)
+    assert set(rows["revision"]) == {0}
+    ledger = market.store.rows("ingest_ledger")
+    assert sorted(ledger["entry"]) == list(range(1, 17))
+    before = market.tables(*RAW_TABLES)
+    monkeypatch.setattr(commit, "check_bars", all_sound)
+    assert rebuild(market.store, market.payloads, [market.source]) == 16
+    for name, rows in market.tables(*RAW_TABLES).items():
+        pd.testing.assert_frame_equal(rows, before[name], check_exact=True)
 
 
 def test_thirty_kills_lose_no_acknowledged_batch_and_leave_none_half_there(market, tmp_path):
     acknowledged = set()
     rng = np.random.default_rng(0)
-    code = textwrap.dedent(INGEST_FOR_EVER)
     for _ in range(30):
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout.readline() == "start\n"
+        process = start(INGEST_FOR_EVER, str(tmp_path))
         try:
             process.wait(rng.uniform(0.05, 0.5))
         except subprocess.TimeoutExpired:

@@ -89,7 +89,7 @@ def test_an_unknown_ticker_is_known_at_once(yahoo, source):
         source.fetch_bars("GONE", FIRST, LAST)
     one_line(error.value)
     assert yahoo.bars_asked == 1
-    with pytest.raises(UnknownTicker, match="or BRK-B for a share class"):
+    with pytest.raises(UnknownTicker, match="if it is a share class, write BRK-B"):
         source.fetch_bars("BRK.B", FIRST, LAST)
 
 

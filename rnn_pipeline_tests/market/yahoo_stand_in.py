@@ -1,7 +1,9 @@
 """A stand-in for Yahoo's servers on loopback that speaks their JSON."""
 
 import json
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -9,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from curl_cffi.requests import Session
 
-Answer = tuple[int, bytes]
+#: A status and a body, or what is done to the connection instead of answering.
+Answer = tuple[int, bytes] | Callable[["Handler"], None]
 FIRST, LAST = date(2024, 6, 5), date(2024, 6, 13)
 UNKNOWN = (
     404,
@@ -83,7 +86,7 @@ STORY = {
 }
 
 
-def ok(answer: dict) -> Answer:
+def ok(answer: dict) -> tuple[int, bytes]:
     return 200, json.dumps(answer).encode()
 
 
@@ -118,16 +121,44 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        status, body = self.server.answer(self.path)
+        answer = self.server.answer(self.path)
+        if callable(answer):
+            answer(self)
+        else:
+            self.send(*answer)
+
+    def send(self, status: int, body: bytes, lost: int = 0) -> None:
+        """Send an answer; its last ``lost`` bytes are promised and never come."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body[: len(body) - lost])
 
     do_POST = do_GET
 
     def log_message(self, *_arguments: object) -> None:
         pass
+
+
+def dropped(handler: Handler) -> None:
+    """Close the connection without a word."""
+    handler.close_connection = True
+
+
+def cut_short(answer: tuple[int, bytes]) -> Answer:
+    """Close the connection in the middle of an answer."""
+    return lambda handler: handler.send(*answer, lost=len(answer[1]) // 2)
+
+
+def late(seconds: float, answer: tuple[int, bytes]) -> Answer:
+    """Let the client wait, and answer then if it is still there."""
+
+    def send(handler: Handler) -> None:
+        time.sleep(seconds)
+        with suppress(OSError):
+            handler.send(*answer)
+
+    return send
 
 
 class ToLoopback(Session):

@@ -6,11 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rnn_pipeline.reporting import plots
 from rnn_pipeline.reporting.html import Report
 
 from .frames import scored, walk
 
 LABELS = ("negative", "neutral", "positive")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the pictures out where only the words are looked at: drawing takes seconds."""
+    monkeypatch.setattr(plots, "data_uri", lambda figure, kind: "data:,")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from rnn_pipeline.reporting import plots
 from rnn_pipeline.reporting.html import ROW_LIMIT, Report, render_report, verdict
 
 MakeReport = Callable[..., Report]
@@ -55,12 +54,6 @@ class Page(HTMLParser):
         """The first row that begins so, below the heading row that begins with ``after``."""
         start = next(i for i, row in enumerate(self.rows) if not after or after in row[:1])
         return next(row for row in self.rows[start:] if row and row[0] == first)
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the pictures out where only the words are looked at: drawing takes seconds."""
-    monkeypatch.setattr(plots, "data_uri", lambda figure, kind: "data:,")
 
 
 def test_the_page_holds_everything_and_needs_nothing(make_report: MakeReport) -> None:
