@@ -207,6 +207,15 @@ def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, inst
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 
 
+def test_a_partition_without_a_session_is_empty_and_no_failure(store, instance):
+    """By hand, for a ticker before its first day."""
+    before = derived_tables(store)
+    january = date(2011, 1, 3)
+    cli.run_job(instance, "daily", range_tags(["FB"], january, january))
+    for name, frame in derived_tables(store).items():
+        assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+
+
 def test_signals_without_networks_say_what_to_run(tmp_path):
     """By hand, from an empty warehouse."""
     resources = dict(defs.resources)

@@ -369,5 +369,15 @@ def stamped(forecasts: pd.DataFrame, features: pd.DataFrame, horizon: int) -> pd
 
 
 def no_forecasts() -> pd.DataFrame:
-    """The frame of no forecast at all."""
-    return pd.DataFrame({name: [] for name in FORECASTS})
+    """The frame of no forecast at all, of the types that :meth:`Forecaster.forecast` gives.
+
+    A partition may hold no session (a holiday, a ticker before its first day): that is an answer,
+    and joins with others must accept it.
+    """
+    types = dict.fromkeys(FORECASTS, "str") | {
+        "session": "datetime64[s]",
+        "fold": "int64",
+        "seed": "int64",
+        "forecast": "float64",
+    }
+    return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in types.items()})
