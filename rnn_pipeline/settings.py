@@ -97,10 +97,30 @@ class TrainingSpec(Spec):
     batch_size: int = Field(128, ge=1)
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm of one step")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate after its warm-up"
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="over which the learning rate rises linearly from 0"
+    )
+    clip_norm: float | None = Field(
+        1.0, gt=0, description="largest gradient norm of one step; empty: any"
+    )
+    input_noise: float = Field(
+        0.0, ge=0, description="standard deviation of the noise added to scaled inputs in training"
+    )
     patience: int | None = Field(
         4, ge=1, description="epochs without a better validation loss before stopping; empty: never"
     )
+
+    @model_validator(mode="after")
+    def _warm_in_time(self) -> TrainingSpec:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} is longer than the training's"
+                f" {self.epochs} epochs: lower it"
+            )
+        return self
 
 
 class SentimentSpec(Spec):

@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rnn_pipeline.networks.training import History, TrainedMember
+from rnn_pipeline.networks.fleet import TrainedMember
+from rnn_pipeline.networks.training import History
 from rnn_pipeline.settings import NetworkSpec
 
 if TYPE_CHECKING:

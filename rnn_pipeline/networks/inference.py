@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rnn_pipeline.networks.devices import numerics
+from rnn_pipeline.networks.fleet import TrainedMember, check_ends, windows_of
 from rnn_pipeline.networks.recurrent import RecurrentForecaster
-from rnn_pipeline.networks.training import TrainedMember, check_ends, windows_of
 
 
 def infer(forward: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The recurrent networks: one forecaster whose cell is a parameter, and one sentiment network.
 
-Everything random in a network, its first weights and its dropout masks, is drawn from generators
-that belong to it, so that networks trained side by side cannot disturb one another.
+Everything random in a network, its first weights and its dropout masks, follows from its own seed,
+so that networks trained side by side cannot disturb one another.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from rnn_pipeline.networks.randomness import Purpose, bits, dropout_threshold, stream_key
+
 if TYPE_CHECKING:
     from rnn_pipeline.settings import NetworkSpec, SentimentSpec
 
@@ -21,22 +23,31 @@ CELLS: dict[Cell, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, 
 
 
 class SeededDropout(nn.Module):
-    """Dropout (Srivastava et al., 2014) whose masks come from a generator of its own.
+    """Dropout (Srivastava et al., 2014) whose mask is a function of seed, step and place.
 
-    ``nn.Dropout`` draws from torch's global generator, which concurrent trainings would share.
-    :func:`seed_dropout` sets the generator; without one, the global generator is used.
+    Element ``i`` of ``x``, counted in the order batch, time, unit, is kept where element ``i`` of
+    the stream (:mod:`~rnn_pipeline.networks.randomness`) says so. :func:`draw_dropout` sets the
+    stream; without one this is torch's own dropout.
+
+    Args:
+        p: probability of zeroing an element.
+        site: number of recurrent layers below this one.
     """
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, p: float, site: int) -> None:
         super().__init__()
         self.p = p
-        self.generator: torch.Generator | None = None
+        self.site = site
+        self.key: int | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero each element with probability ``p`` and scale the others by ``1 / (1 - p)``."""
         if not self.training or self.p == 0.0:
             return x
-        kept = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.p
+        if self.key is None:
+            return nn.functional.dropout(x, self.p)
+        index = torch.arange(x.numel(), device=x.device).view(x.shape)
+        kept = bits(self.key, index) >= dropout_threshold(self.p)
         return x * kept / (1.0 - self.p)
 
 
@@ -52,7 +63,9 @@ class RecurrentStack(nn.Module):
             CELLS[cell](width, hidden_size, batch_first=True)
             for width, hidden_size in zip(widths, hidden_sizes, strict=False)
         )
-        self.dropout = SeededDropout(dropout)
+        self.dropouts = nn.ModuleList(
+            SeededDropout(dropout, site) for site in range(1, len(hidden_sizes))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` (batch, time, input_size) to the top layer's states.
@@ -61,7 +74,7 @@ class RecurrentStack(nn.Module):
             (batch, time, hidden_sizes[-1]), the hidden state after each step.
         """
         for depth, layer in enumerate(self.layers):
-            x, _ = layer(self.dropout(x) if depth else x)
+            x, _ = layer(self.dropouts[depth - 1](x) if depth else x)
         return x
 
 
@@ -71,7 +84,7 @@ class RecurrentForecaster(nn.Module):
     def __init__(self, spec: NetworkSpec, n_features: int, n_outputs: int = 1) -> None:
         super().__init__()
         self.recurrent = RecurrentStack(spec.cell, n_features, spec.hidden_sizes, spec.dropout)
-        self.dropout = SeededDropout(spec.dropout)
+        self.dropout = SeededDropout(spec.dropout, site=len(spec.hidden_sizes))
         self.head = nn.Linear(spec.hidden_sizes[-1], n_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +105,7 @@ class SentimentLSTM(nn.Module):
         self.embedding = nn.Embedding(vocab_size, spec.embed_dim, padding_idx=0)
         hidden_sizes = (spec.hidden_size,) * spec.num_layers
         self.recurrent = RecurrentStack("lstm", spec.embed_dim, hidden_sizes, spec.dropout)
-        self.dropout = SeededDropout(spec.dropout)
+        self.dropout = SeededDropout(spec.dropout, site=spec.num_layers)
         self.head = nn.Linear(spec.hidden_size, n_classes)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -145,8 +158,8 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
 
-def seed_dropout(network: nn.Module, generator: torch.Generator) -> None:
-    """Let all dropout layers of ``network`` draw from ``generator`` (on the network's device)."""
+def draw_dropout(network: nn.Module, seed: int, step: int) -> None:
+    """Let all dropout layers of ``network`` use the masks of this member's optimizer step."""
     for module in network.modules():
         if isinstance(module, SeededDropout):
-            module.generator = generator
+            module.key = stream_key(seed, Purpose.DROPOUT, step, module.site)

@@ -161,7 +161,7 @@ def train_sentiment(
             train_rows,
             val_rows,
             spec.training,
-            generator,
+            spec.seed,
             precision,
         )
     state = {name: value.cpu() for name, value in network.state_dict().items()}

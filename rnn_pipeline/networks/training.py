@@ -1,10 +1,9 @@
-"""The one training loop, and many forecasters trained by it, each as if it were alone."""
+"""The one training loop: Adam, early stopping, and randomness that belongs to the network."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rnn_pipeline.networks.devices import Precision, numerics
-from rnn_pipeline.networks.recurrent import RecurrentForecaster, initialise, seed_dropout
+from rnn_pipeline.networks.devices import Precision
+from rnn_pipeline.networks.randomness import epoch_order, normal
+from rnn_pipeline.networks.recurrent import draw_dropout
 
 if TYPE_CHECKING:
-    from rnn_pipeline.settings import NetworkSpec, TrainingSpec
+    from rnn_pipeline.settings import TrainingSpec
 
 Batch = Callable[[Tensor], tuple[Tensor, ...]]
 """Row numbers (batch,) to what the network takes, followed by the target."""
@@ -32,6 +32,32 @@ class History:
     """The epoch, counted from 0, whose weights were kept."""
 
 
+def learning_rates(spec: TrainingSpec, n_rows: int) -> np.ndarray:
+    """The step size of every optimizer step.
+
+    Over ``warmup_epochs`` it rises linearly to ``learning_rate``, which the last step of the
+    warm-up has. After it, "constant" stays there, and "cosine" falls along half a cosine
+    (Loshchilov and Hutter, 2017) that would reach 0 one step after the last.
+
+    Args:
+        spec: epochs, batch size and schedule.
+        n_rows: training rows.
+
+    Returns:
+        (epochs, steps per epoch) float64.
+    """
+    steps = math.ceil(n_rows / spec.batch_size)
+    total = spec.epochs * steps
+    warmup = round(spec.warmup_epochs * steps)
+    step = np.arange(total)
+    rates = np.full(total, spec.learning_rate)
+    if spec.schedule == "cosine":
+        progress = (step - warmup + 1) / (total - warmup + 1)
+        rates *= 0.5 * (1.0 + np.cos(np.pi * np.clip(progress, 0.0, 1.0)))
+    rates[:warmup] = spec.learning_rate * (step[:warmup] + 1) / max(warmup, 1)
+    return rates.reshape(spec.epochs, steps)
+
+
 def fit(
     network: nn.Module,
     loss: Callable[[Tensor, Tensor], Tensor],
@@ -39,7 +65,7 @@ def fit(
     train_rows: Tensor,
     val_rows: Tensor,
     spec: TrainingSpec,
-    generator: torch.Generator,
+    seed: int,
     precision: Precision = "float32",
 ) -> History:
     """Train ``network`` in place with Adam (Kingma and Ba, 2015) and early stopping.
@@ -52,8 +78,8 @@ def fit(
         batch: gathers the given rows on the network's device.
         train_rows: (n,) int64 row numbers, on the CPU; shuffled anew in every epoch.
         val_rows: (m,) int64 row numbers, on the CPU; evaluated as one batch.
-        spec: epochs, batch size, step size, weight decay, clipping, patience.
-        generator: (CPU) draws the order of the rows and the seed of the dropout masks.
+        spec: epochs, batch size, step size, weight decay, clipping, noise, patience.
+        seed: decides the order of the rows, the dropout masks and the noise.
         precision: "bfloat16" computes the forward pass under autocast on a GPU.
 
     Raises:
@@ -66,8 +92,7 @@ def fit(
         )
     parameters = list(network.parameters())
     device = parameters[0].device
-    dropout_seed = int(torch.randint(2**62, (), generator=generator))
-    seed_dropout(network, torch.Generator(device).manual_seed(dropout_seed))
+    rates = learning_rates(spec, len(train_rows))
     optimizer = torch.optim.Adam(
         parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
     )
@@ -75,8 +100,12 @@ def fit(
         device.type, torch.bfloat16, enabled=precision == "bfloat16" and device.type == "cuda"
     )
 
-    def mean_loss(rows: Tensor) -> Tensor:
+    def mean_loss(rows: Tensor, noise_step: int | None = None) -> Tensor:
         *inputs, target = batch(rows)
+        if noise_step is not None:
+            x = inputs[0]
+            index = torch.arange(x.numel(), device=device).view(x.shape)
+            inputs[0] = x + spec.input_noise * normal(seed, noise_step, index)
         with autocast:
             return loss(network(*inputs), target)
 
@@ -88,12 +117,16 @@ def fit(
     for epoch in range(spec.epochs):
         network.train()
         total = torch.zeros((), device=device)
-        order = torch.randperm(len(train_rows), generator=generator)
-        for rows in train_rows[order].to(device).split(spec.batch_size):
+        order = torch.from_numpy(epoch_order(seed, epoch, len(train_rows)))
+        batches = train_rows[order].to(device).split(spec.batch_size)
+        for step, rows in enumerate(batches, start=epoch * len(batches)):
+            optimizer.param_groups[0]["lr"] = rates.flat[step]
+            draw_dropout(network, seed, step)
             optimizer.zero_grad()
-            batch_loss = mean_loss(rows)
+            batch_loss = mean_loss(rows, step if spec.input_noise else None)
             batch_loss.backward()
-            nn.utils.clip_grad_norm_(parameters, spec.clip_norm)
+            if spec.clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, spec.clip_norm)
             optimizer.step()
             total += batch_loss.detach() * len(rows)
         train_losses.append(total.item() / len(train_rows))
@@ -114,157 +147,3 @@ def fit(
             break
     network.load_state_dict(best_state)
     return History(train_losses, val_losses, best_epoch)
-
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One forecaster to be trained: its network, its data and its seed.
-
-    Row ``i`` of ``inputs`` is a session; a window that ends at row ``e`` is
-    ``inputs[e - lookback + 1 : e + 1]`` and its target is ``targets[e]``.
-    """
-
-    key: str
-    network: NetworkSpec
-    training: TrainingSpec
-    inputs: np.ndarray
-    """(rows, n_features) float32, scaled."""
-    targets: np.ndarray
-    """(rows,) float32, scaled; only the rows where a window ends need a value."""
-    train_ends: np.ndarray
-    """Rows where training windows end, inclusive."""
-    val_ends: np.ndarray
-    """Rows where validation windows end, inclusive."""
-    lookback: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.inputs.ndim != 2 or self.targets.shape != self.inputs.shape[:1]:
-            raise ValueError(
-                f"member {self.key!r}: inputs {self.inputs.shape} and targets"
-                f" {self.targets.shape} must be (rows, n_features) and (rows,)"
-            )
-        for role, ends in (("training", self.train_ends), ("validation", self.val_ends)):
-            check_ends(f"{role} of member {self.key!r}", ends, self.lookback, len(self.inputs))
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedMember:
-    """A trained forecaster: all that is needed to forecast with it again."""
-
-    key: str
-    network_spec: NetworkSpec
-    n_features: int
-    lookback: int
-    state: dict[str, Tensor]
-    """The best epoch's weights, on the CPU."""
-    history: History
-
-
-def check_ends(what: str, ends: np.ndarray, lookback: int, n_rows: int) -> None:
-    """Refuse windows that would begin before the first row or end behind the last.
-
-    Raises:
-        ValueError: there are none, or one reaches outside; the message begins with ``what``.
-    """
-    if len(ends) == 0:
-        raise ValueError(
-            f"{what}: no windows among {n_rows} rows; with lookback {lookback} it takes more"
-            " history or smaller folds"
-        )
-    if ends.min() < lookback - 1 or ends.max() >= n_rows:
-        raise ValueError(
-            f"{what}: windows end at rows {ends.min()} to {ends.max()}, but with lookback"
-            f" {lookback} and {n_rows} rows they must end within {lookback - 1} to {n_rows - 1}"
-        )
-
-
-def windows_of(inputs: Tensor, lookback: int) -> Tensor:
-    """All windows of ``inputs`` (rows, n_features) as a view, nothing copied.
-
-    Returns:
-        (rows - lookback + 1, lookback, n_features); window ``i`` ends at row ``i + lookback - 1``.
-    """
-    return inputs.unfold(0, lookback, 1).transpose(1, 2)
-
-
-def train_members(
-    members: Iterable[Member],
-    device: torch.device,
-    deterministic: bool = True,
-    on_trained: Callable[[int, TrainedMember], None] | None = None,
-    precision: Precision = "float32",
-) -> list[TrainedMember]:
-    """Train forecasters; what becomes of one depends on nothing else in the list.
-
-    On a CPU as many are trained at once as torch may use threads (``torch.get_num_threads()``),
-    each on one thread: a second thread hardly helps so small a network, and torch releases
-    Python's lock while it computes.
-
-    Args:
-        members: what to train.
-        device: where; see :func:`~rnn_pipeline.networks.devices.resolve_device`.
-        deterministic: repeat bit for bit on a GPU, too; on a CPU it is always so.
-        on_trained: called in this thread with a member's place in the list as soon as it is
-            trained, in whatever order that happens.
-        precision: see :func:`~rnn_pipeline.networks.devices.numerics`.
-
-    Returns:
-        The trained members, in the order of ``members``.
-
-    Raises:
-        ValueError: a member's training failed; the message names its key.
-    """
-    trained: dict[int, TrainedMember] = {}
-    workers = torch.get_num_threads() if device.type == "cpu" else 1
-    # A new thread starts with OpenMP's own number of threads, whatever torch was told elsewhere.
-    with (
-        numerics(device, precision, deterministic),
-        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
-        try:
-            places = {
-                pool.submit(_train, member, device, precision): place
-                for place, member in enumerate(members)
-            }
-            for future in as_completed(places):
-                place = places[future]
-                trained[place] = future.result()
-                if on_trained is not None:
-                    on_trained(place, trained[place])
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return [trained[place] for place in sorted(trained)]
-
-
-def _train(member: Member, device: torch.device, precision: Precision) -> TrainedMember:
-    """Train one member on the calling thread."""
-    generator = torch.Generator().manual_seed(member.seed)
-    n_features = member.inputs.shape[1]
-    network = RecurrentForecaster(member.network, n_features)
-    initialise(network, generator)
-    network.to(device)
-
-    # torch.tensor copies: inputs may be a read-only memory map, and on a GPU they lie there once.
-    inputs = torch.tensor(member.inputs, dtype=torch.float32, device=device)
-    targets = torch.tensor(member.targets, dtype=torch.float32, device=device)
-    windows = windows_of(inputs, member.lookback)
-
-    def batch(ends: Tensor) -> tuple[Tensor, Tensor]:
-        return windows.index_select(0, ends - (member.lookback - 1)), targets[ends, None]
-
-    try:
-        history = fit(
-            network,
-            nn.functional.mse_loss,
-            batch,
-            torch.tensor(member.train_ends, dtype=torch.int64),
-            torch.tensor(member.val_ends, dtype=torch.int64),
-            member.training,
-            generator,
-            precision,
-        )
-    except ValueError as error:
-        raise ValueError(f"member {member.key!r}: {error}") from None
-    state = {name: value.cpu() for name, value in network.state_dict().items()}
-    return TrainedMember(member.key, member.network, n_features, member.lookback, state, history)

@@ -26,8 +26,8 @@ from rnn_pipeline.networks.checkpoints import (
     weights_hash,
 )
 from rnn_pipeline.networks.devices import Precision
+from rnn_pipeline.networks.fleet import Member, TrainedMember, train_members
 from rnn_pipeline.networks.inference import predict_member
-from rnn_pipeline.networks.training import Member, TrainedMember, train_members
 
 if TYPE_CHECKING:
     import torch
@@ -261,7 +261,7 @@ def train_walk_forward(
         device: where.
         known: forecasters of earlier runs by ticker; their networks are kept where nothing that
             training can see has changed.
-        deterministic: see :func:`~rnn_pipeline.networks.training.train_members`.
+        deterministic: see :func:`~rnn_pipeline.networks.fleet.train_members`.
         precision: likewise.
         on_trained: called with how many networks are trained and how many there are to train.
 

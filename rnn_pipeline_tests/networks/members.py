@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rnn_pipeline.networks.training import Member
+from rnn_pipeline.networks.fleet import Member
 from rnn_pipeline.settings import NetworkSpec, TrainingSpec
 
 CPU = torch.device("cpu")

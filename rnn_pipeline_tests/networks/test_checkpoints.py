@@ -17,9 +17,9 @@ from rnn_pipeline.networks.checkpoints import (
     save_members,
     weights_hash,
 )
+from rnn_pipeline.networks.fleet import TrainedMember, train_members
 from rnn_pipeline.networks.inference import predict_member
 from rnn_pipeline.networks.sentiment import load_sentiment
-from rnn_pipeline.networks.training import TrainedMember, train_members
 from rnn_pipeline.settings import NetworkSpec
 
 from .members import CPU, make_member

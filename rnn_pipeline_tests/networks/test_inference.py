@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from rnn_pipeline.networks.fleet import TrainedMember, train_members
 from rnn_pipeline.networks.inference import predict_member
 from rnn_pipeline.networks.recurrent import RecurrentForecaster
-from rnn_pipeline.networks.training import TrainedMember, train_members
 from rnn_pipeline.settings import NetworkSpec
 
 from .members import CPU, LOOKBACK, make_member

@@ -1,17 +1,19 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from rnn_pipeline.networks.randomness import Purpose, bits, stream_key
 from rnn_pipeline.networks.recurrent import (
     RecurrentForecaster,
     RecurrentStack,
     SeededDropout,
     SentimentLSTM,
+    draw_dropout,
     initialise,
-    seed_dropout,
 )
 from rnn_pipeline.settings import NetworkSpec, SentimentSpec
 
@@ -45,31 +47,42 @@ def test_forecast_reads_the_last_step() -> None:
 
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean() -> None:
-    dropout = SeededDropout(0.3)
-    dropout.generator = torch.Generator().manual_seed(1)
+    dropout = SeededDropout(0.3, site=1)
+    draw_dropout(dropout, seed=1, step=0)
     y = dropout(torch.ones(200, 500))
     assert y.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
     assert (y == 0).double().mean().item() == pytest.approx(0.3, abs=5 * math.sqrt(0.21 / 1e5))
     assert torch.equal(dropout.eval()(y), y)
 
 
-def test_dropout_works_between_layers_and_before_the_head_from_its_own_generator() -> None:
+def test_a_mask_is_counted_by_batch_time_and_unit() -> None:
+    dropout = SeededDropout(0.4, site=2)
+    draw_dropout(dropout, seed=7, step=11)
+    y = dropout(torch.ones(3, 4, 5))
+    key = stream_key(7, Purpose.DROPOUT, 11, 2)
+    for b, t, h in ((0, 0, 0), (0, 3, 4), (2, 1, 3)):
+        kept = bits(key, np.array([(b * 4 + t) * 5 + h]))[0] >= 0.4 * 2**32
+        assert bool(y[b, t, h]) == kept
+
+
+def test_dropout_works_between_layers_and_before_the_head_from_its_own_stream() -> None:
     spec = NetworkSpec(hidden_sizes=(8, 8), dropout=0.5)
     network = RecurrentForecaster(spec, 2)
     x = torch.randn(4, 5, 2)
 
-    def outputs(seed: int) -> torch.Tensor:
+    def outputs(seed: int, step: int = 0) -> torch.Tensor:
         torch.manual_seed(seed + 100)
-        seed_dropout(network, torch.Generator().manual_seed(seed))
+        draw_dropout(network, seed, step)
         return network(x)
 
     repeated = outputs(3)
     torch.manual_seed(0)
     assert torch.equal(outputs(3), repeated)
     assert not torch.equal(outputs(4), repeated)
+    assert not torch.equal(outputs(3, step=1), repeated)
     network.dropout.p = 0.0
     assert not torch.equal(outputs(3), outputs(4)), "nothing is dropped between the layers"
-    network.recurrent.dropout.p = 0.0
+    network.recurrent.dropouts[0].p = 0.0
     assert torch.equal(outputs(3), outputs(4))
     network.dropout.p = 0.5
     assert not torch.equal(outputs(3), outputs(4)), "nothing is dropped before the head"
