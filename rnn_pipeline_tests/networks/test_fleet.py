@@ -1,5 +1,6 @@
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from rnn_pipeline.networks import fleet
 from rnn_pipeline.networks.fleet import Member, TrainedMember, train_members, windows_of
 from rnn_pipeline.networks.inference import predict_member
+from rnn_pipeline.networks.kernels import reference
 from rnn_pipeline.networks.randomness import epoch_order
 from rnn_pipeline.networks.recurrent import RecurrentForecaster, initialise
 from rnn_pipeline.settings import NetworkSpec, TrainingSpec
@@ -132,8 +133,9 @@ def test_reports_each_member_in_the_callers_thread() -> None:
     reported: dict[int, TrainedMember] = {}
     threads = set()
 
-    def on_trained(place: int, trained: TrainedMember) -> None:
-        reported[place] = trained
+    def on_trained(trained: Mapping[int, TrainedMember]) -> None:
+        assert not reported.keys() & trained.keys()
+        reported.update(trained)
         threads.add(threading.get_ident())
 
     trained = train_members(iter(members), CPU, on_trained=on_trained)
@@ -176,7 +178,7 @@ def test_a_failure_stops_the_rest_and_workers_keep_to_one_thread(
         time.sleep(0.05)
         raise ValueError("spoilt")
 
-    monkeypatch.setattr(fleet, "_train", fail)
+    monkeypatch.setattr(reference, "train_member", fail)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
