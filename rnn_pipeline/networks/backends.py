@@ -13,6 +13,7 @@ reference does in less time than a kernel takes to compile is left to the refere
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -29,7 +30,7 @@ import torch
 from rnn_pipeline.networks.devices import Precision
 
 if TYPE_CHECKING:
-    from rnn_pipeline.networks.fleet import Member, TrainedMember
+    from rnn_pipeline.networks.fleet import Compute, Member, TrainedMember
 
 Backend = Literal["auto", "reference", "cpu", "processes", "gpu"]
 
@@ -83,7 +84,7 @@ def reference_seconds(member: Member) -> float:
     widths = [member.inputs.shape[1], *network.hidden_sizes]
     flops = sum(
         6 * member.lookback * GATES[network.cell] * hidden * (below + hidden)
-        for below, hidden in zip(widths, widths[1:], strict=False)
+        for below, hidden in itertools.pairwise(widths)
     )
     overhead = _STEP_S + _TIME_STEP_S[network.cell] * member.lookback * len(network.hidden_sizes)
     return steps * overhead + row_passes * flops / _FLOPS_PER_S
@@ -94,12 +95,12 @@ def n_weights(member: Member) -> int:
     widths = [member.inputs.shape[1], *member.network.hidden_sizes]
     recurrent = sum(
         GATES[member.network.cell] * hidden * (below + hidden + 2)
-        for below, hidden in zip(widths, widths[1:], strict=False)
+        for below, hidden in itertools.pairwise(widths)
     )
     return recurrent + (widths[-1] + 1) * member.n_outputs
 
 
-def member_bytes(member: Member, device: torch.device, precision: Precision = "float32") -> int:
+def member_bytes(member: Member, compute: Compute) -> int:
     """Memory that a member of a chunk takes, about.
 
     On a CPU its data, while it waits, and its result: the workspace of a backend belongs to its
@@ -111,9 +112,9 @@ def member_bytes(member: Member, device: torch.device, precision: Precision = "f
         array.nbytes
         for array in (member.inputs, member.targets, member.train_ends, member.val_ends)
     )
-    width = 8 if precision == "float64" else 4
+    width = 8 if compute.precision == "float64" else 4
     weights = n_weights(member) * width
-    if device.type == "cpu":
+    if compute.device.type == "cpu":
         return data + weights + 16 * member.training.epochs
     states = sum(
         (2 * GATES[member.network.cell] + 4) * hidden for hidden in member.network.hidden_sizes
@@ -121,9 +122,7 @@ def member_bytes(member: Member, device: torch.device, precision: Precision = "f
     return data + 5 * weights + states * member.lookback * member.training.batch_size * width
 
 
-def load(
-    name: Backend, device: torch.device, workers: int, deterministic: bool, precision: Precision
-) -> Train:
+def load(name: Backend, compute: Compute, workers: int) -> Train:
     """The training function of a backend, to be called with members and ``on_trained``."""
     if name == "cpu":
         from rnn_pipeline.networks.kernels import cpu
@@ -132,22 +131,28 @@ def load(
     if name == "gpu":
         from rnn_pipeline.networks.kernels import gpu
 
-        return partial(gpu.train, device=device, precision=precision, deterministic=deterministic)
+        return partial(
+            gpu.train,
+            device=compute.device,
+            precision=compute.precision,
+            deterministic=compute.deterministic,
+        )
     from rnn_pipeline.networks.kernels import reference
 
     return partial(
         reference.train,
-        device=device,
-        workers=workers if device.type == "cpu" else 1,
+        device=compute.device,
+        workers=workers if compute.device.type == "cpu" else 1,
         processes=name == "processes",
-        deterministic=deterministic,
-        precision=precision,
+        deterministic=compute.deterministic,
+        precision=compute.precision,
     )
 
 
-def unavailable(name: Backend, device: torch.device, precision: Precision) -> str | None:
+def unavailable(name: Backend, compute: Compute) -> str | None:
     """Why a backend cannot run here, in a few words; None where it can."""
-    if precision == "float64" and name != "reference":
+    on_cpu = compute.device.type == "cpu"
+    if compute.precision == "float64" and name != "reference":
         return "float64 is for the reference backend alone"
     if name == "cpu":
         from rnn_pipeline.networks.kernels import cpu
@@ -156,8 +161,8 @@ def unavailable(name: Backend, device: torch.device, precision: Precision) -> st
     if name == "gpu":
         from rnn_pipeline.networks.kernels import gpu
 
-        return "the device is the CPU" if device.type == "cpu" else gpu.available()
-    if name == "processes" and device.type != "cpu":
+        return "the device is the CPU" if on_cpu else gpu.available()
+    if name == "processes" and not on_cpu:
         return "processes train on the CPU alone"
     return None
 
@@ -174,68 +179,60 @@ _chosen: dict[tuple[Architecture, str, Precision], Choice] = {}
 
 
 def choose(
-    group: Sequence[Member],
-    backend: Backend,
-    device: torch.device,
-    precision: Precision,
-    workers: int,
-    choices: Path | None,
-    tell: Callable[[str], None],
+    group: Sequence[Member], compute: Compute, workers: int, tell: Callable[[str], None]
 ) -> Backend:
     """The backend that trains a group of one architecture.
 
     Raises:
         ValueError: the one asked for cannot run here; the message says why.
     """
-    if backend != "auto":
-        if reason := unavailable(backend, device, precision):
+    if compute.backend != "auto":
+        if reason := unavailable(compute.backend, compute):
             raise ValueError(
-                f"fleet backend {backend!r} cannot run here: {reason}; set"
+                f"fleet backend {compute.backend!r} cannot run here: {reason}; set"
                 " RNN_PIPELINE_COMPUTE__BACKEND=auto"
             )
-        return backend
-    key = (architecture(group[0]), device.type, precision)
+        return compute.backend
+    key = (architecture(group[0]), compute.device.type, compute.precision)
     if key not in _chosen:
-        _chosen[key] = _choice(group, device, precision, workers, choices)
+        _chosen[key] = _choice(group, compute, workers)
         tell(f"fleet: {_chosen[key].reason}")
     return _chosen[key].backend
 
 
-def _choice(
-    group: Sequence[Member],
-    device: torch.device,
-    precision: Precision,
-    workers: int,
-    choices: Path | None,
-) -> Choice:
+def _choice(group: Sequence[Member], compute: Compute, workers: int) -> Choice:
     """Decide for the first group of an architecture in this process."""
-    if device.type != "cpu":
-        if reason := unavailable("gpu", device, precision):
-            return Choice("reference", f"one network at a time on {device} ({reason})")
-        return Choice("gpu", f"stacked on {device}")
+    if compute.device.type != "cpu":
+        if reason := unavailable("gpu", compute):
+            return Choice("reference", f"one network at a time on {compute.device} ({reason})")
+        return Choice("gpu", f"stacked on {compute.device}")
     place = f"on {workers} thread{'s' if workers > 1 else ''} of the CPU"
     reference = f"one network at a time {place}"
-    known = _Choices(choices)
+    known = _Choices(compute.choices)
     ratio = known.ratio(architecture(group[0]))
     work = sum(map(reference_seconds, group)) / workers
     if ratio is None and work < SMALL_S:
         return Choice("reference", f"{reference} (about {work:.0f} s of work)")
-    if reason := unavailable("cpu", device, precision):
+    if reason := unavailable("cpu", compute):
         return Choice("reference", f"{reference} ({reason})")
     if ratio is None:
-        ratio = _measured_ratio(group[0])
+        ratio = _measured_ratio(group[0], compute)
         known.remember(architecture(group[0]), ratio)
     if ratio < 1:
         return Choice("reference", f"{reference}, {1 / ratio:.1f}x the fused kernel")
     return Choice("cpu", f"fused kernel {place}, {ratio:.1f}x one network at a time")
 
 
-def _measured_ratio(member: Member, rounds: int = 3) -> float:
+_ON_A_CPU: tuple[Backend, ...] = ("reference", "cpu")
+
+
+def _measured_ratio(member: Member, compute: Compute, rounds: int = 3) -> float:
     """How many times faster the fused kernel trains a slice of a member than the reference."""
     batch_size = member.training.batch_size
-    slice_ = replace(member, train_ends=member.train_ends[:batch_size], val_ends=member.val_ends[:1])
-    cpu = torch.device("cpu")
-    runs = {name: load(name, cpu, 1, True, "float32") for name in ("reference", "cpu")}
+    slice_ = replace(
+        member, train_ends=member.train_ends[:batch_size], val_ends=member.val_ends[:1]
+    )
+    runs = {name: load(name, compute, workers=1) for name in _ON_A_CPU}
     fastest = dict.fromkeys(runs, math.inf)
     for _ in range(rounds):
         for name, train in runs.items():

@@ -278,9 +278,9 @@ def _stacked(number: str, group: Sequence[StoredNetwork]) -> dict[str, Tensor]:
             rows, batch_first=True, padding_value=torch.nan
         )
     digests = b"".join(map(_digest, group))
-    tensors[f"{number}/{DIGESTS}"] = torch.frombuffer(
-        bytearray(digests), dtype=torch.uint8
-    ).view(len(group), -1)
+    tensors[f"{number}/{DIGESTS}"] = torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(
+        len(group), -1
+    )
     return tensors
 
 

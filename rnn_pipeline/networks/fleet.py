@@ -25,6 +25,26 @@ if TYPE_CHECKING:
     from rnn_pipeline.networks.training import History
     from rnn_pipeline.settings import NetworkSpec, TrainingSpec
 
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a fleet trains."""
+
+    device: torch.device
+    """See :func:`~rnn_pipeline.networks.devices.resolve_device`."""
+    backend: Backend = "auto"
+    """See :mod:`~rnn_pipeline.networks.backends`. Backends agree with each other to rounding, and
+    bit for bit with themselves alone."""
+    precision: Precision = "float32"
+    """See :func:`~rnn_pipeline.networks.devices.numerics`; "float64" is for the reference alone."""
+    deterministic: bool = True
+    """Repeat bit for bit on a GPU, too; on a CPU it is always so."""
+    memory_gb: float = 4.0
+    """What a chunk may take: its data, its results, and the backend's workspace."""
+    choices: Path | None = None
+    """File that remembers which backend was measured to be fastest on this machine."""
+
+
 HAND_OVER_S = 20.0
 """Seconds of work at most that wait to be handed to the caller within a chunk."""
 
@@ -179,13 +199,8 @@ def windows_of(inputs: Tensor, lookback: int) -> Tensor:
 
 def train_members(
     members: Iterable[Member],
-    device: torch.device,
-    deterministic: bool = True,
-    precision: Precision = "float32",
+    compute: Compute,
     *,
-    backend: Backend = "auto",
-    memory_gb: float = 4.0,
-    choices: Path | None = None,
     on_trained: Callable[[Mapping[int, TrainedMember]], None] = lambda _trained: None,
     progress: Progress | None = None,
 ) -> list[TrainedMember]:
@@ -197,14 +212,7 @@ def train_members(
 
     Args:
         members: what to train; an iterator need not hold their data before it is asked for it.
-        device: where; see :func:`~rnn_pipeline.networks.devices.resolve_device`.
-        deterministic: repeat bit for bit on a GPU, too; on a CPU it is always so.
-        precision: see :func:`~rnn_pipeline.networks.devices.numerics`; "float64" is for the
-            reference backend alone.
-        backend: see :mod:`~rnn_pipeline.networks.backends`. Backends agree to rounding; bit for
-            bit they agree with themselves alone.
-        memory_gb: what a chunk may take: its data, results, and the backend's workspace.
-        choices: file that remembers which backend was measured to be fastest on this machine.
+        compute: where and how.
         on_trained: called in this thread with the members trained since the last call, by their
             places in the list: after every chunk, before an error leaves, and every
             ``HAND_OVER_S`` seconds or so where a backend trains members one after another.
@@ -221,14 +229,14 @@ def train_members(
     tell = _log.info if progress is None else progress.tell
     workers = torch.get_num_threads()
     first = 0
-    for chunk in _chunks(members, device, precision, memory_gb):
+    for chunk in _chunks(members, compute):
         groups: dict[object, list[int]] = {}
         for place, member in enumerate(chunk, start=first):
             groups.setdefault(architecture(member), []).append(place)
         for places in groups.values():
             group = [chunk[place - first] for place in places]
-            name = choose(group, backend, device, precision, workers, choices, tell)
-            train = load(name, device, workers, deterministic, precision)
+            name = choose(group, compute, workers, tell)
+            train = load(name, compute, workers)
             if progress is not None:
                 progress.begin()
             with _HandOver(places, trained, on_trained, progress) as hand_over:
@@ -277,16 +285,13 @@ class _HandOver:
         self.pass_on()
 
 
-def _chunks(
-    members: Iterable[Member], device: torch.device, precision: Precision, memory_gb: float
-) -> Iterator[list[Member]]:
+def _chunks(members: Iterable[Member], compute: Compute) -> Iterator[list[Member]]:
     """Cut a stream of members where the next one would no longer fit the budget."""
-    stream = iter(members)
-    budget = memory_gb * 2**30
+    budget = compute.memory_gb * 2**30
     chunk: list[Member] = []
     taken = 0
-    for member in stream:
-        size = member_bytes(member, device, precision)
+    for member in members:
+        size = member_bytes(member, compute)
         if chunk and taken + size > budget:
             yield chunk
             chunk, taken = [], 0

@@ -24,7 +24,7 @@ from rnn_pipeline.networks.inference import predict_member
 from rnn_pipeline.networks.sentiment import load_sentiment
 from rnn_pipeline.settings import NetworkSpec
 
-from .members import CPU, make_member
+from .members import REFERENCE, make_member
 
 METADATA = {"features": ["return_1", "rsi_14"], "scaler": {"mean": [0.1, 1 / 3]}, "fold": 3}
 
@@ -37,7 +37,7 @@ def members() -> list[TrainedMember]:
             make_member("AAPL/gru/1", network=NetworkSpec(cell="gru", hidden_sizes=(4, 3))),
             make_member("AAPL/gru/2", network=NetworkSpec(cell="gru", hidden_sizes=(4,)), seed=1),
         ],
-        CPU,
+        REFERENCE,
     )
 
 
