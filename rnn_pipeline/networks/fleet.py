@@ -39,11 +39,16 @@ class Compute:
     """See :func:`~rnn_pipeline.networks.devices.numerics`; "float64" is for the reference alone."""
     deterministic: bool = True
     """Repeat bit for bit on a GPU, too; on a CPU it is always so."""
-    memory_gb: float = 4.0
-    """What a chunk may take: its data, its results, and the backend's workspace."""
+    memory_gb: float | None = None
+    """What the members of a chunk may take, in the machine's memory and in the GPU's: their data
+    and results, and on a GPU the workspace of those that train side by side. If not given,
+    :data:`CHUNK_GB` of the machine's memory and most of what is free of the GPU's."""
     choices: Path | None = None
     """File that remembers which backend was measured to be fastest on this machine."""
 
+
+CHUNK_GB = 4.0
+"""Memory of the data and results of one chunk unless told otherwise."""
 
 HAND_OVER_S = 20.0
 """Seconds of work at most that wait to be handed to the caller within a chunk."""
@@ -287,11 +292,11 @@ class _HandOver:
 
 def _chunks(members: Iterable[Member], compute: Compute) -> Iterator[list[Member]]:
     """Cut a stream of members where the next one would no longer fit the budget."""
-    budget = compute.memory_gb * 2**30
+    budget = (compute.memory_gb or CHUNK_GB) * 2**30
     chunk: list[Member] = []
     taken = 0
     for member in members:
-        size = member_bytes(member, compute)
+        size = member_bytes(member)
         if chunk and taken + size > budget:
             yield chunk
             chunk, taken = [], 0
