@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -231,23 +231,33 @@ def train_members(
             for that cannot run here; the message says why.
     """
     trained: dict[int, TrainedMember] = {}
-    tell = _log.info if progress is None else progress.tell
-    workers = torch.get_num_threads()
-    first = 0
     for chunk in _chunks(members, compute):
-        groups: dict[object, list[int]] = {}
-        for place, member in enumerate(chunk, start=first):
-            groups.setdefault(architecture(member), []).append(place)
-        for places in groups.values():
-            group = [chunk[place - first] for place in places]
-            name = choose(group, compute, workers, tell)
-            train = load(name, compute, workers)
-            if progress is not None:
-                progress.begin()
-            with _HandOver(places, trained, on_trained, progress) as hand_over:
-                train(group, on_trained=hand_over.take)
-        first += len(chunk)
-    return [trained[place] for place in range(first)]
+        _train_chunk(chunk, compute, trained, on_trained, progress)
+        chunk.clear()  # or its data would still be there while the next chunk's is made
+    return [trained[place] for place in range(len(trained))]
+
+
+def _train_chunk(
+    chunk: Sequence[Member],
+    compute: Compute,
+    trained: dict[int, TrainedMember],
+    on_trained: Callable[[Mapping[int, TrainedMember]], None],
+    progress: Progress | None,
+) -> None:
+    """Train what follows on the members that are trained already, a group at a time."""
+    groups: dict[object, list[int]] = {}
+    for number, member in enumerate(chunk):
+        groups.setdefault(architecture(member), []).append(number)
+    first, workers = len(trained), torch.get_num_threads()
+    for numbers in groups.values():
+        group = [chunk[number] for number in numbers]
+        name = choose(group, compute, workers, progress.tell if progress else _log.info)
+        train = load(name, compute, workers)
+        if progress is not None:
+            progress.begin()
+        places = [first + number for number in numbers]
+        with _HandOver(places, trained, on_trained, progress) as hand_over:
+            train(group, on_trained=hand_over.take)
 
 
 class _HandOver:
