@@ -43,13 +43,13 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 stream_bits = njit(randomness.bits)
 
 
-@njit
+@njit(inline="always")
 def padded(n: int) -> int:
     """``n`` rounded up to whole vectors."""
     return (n + LANES - 1) // LANES * LANES
 
 
-@njit
+@njit(inline="always")
 def fill(work: np.ndarray, begin: int, length: int, value: float) -> None:
     """Set ``length`` (whole vectors) elements from ``begin``."""
     vector = splat(np.float32(value))
@@ -57,14 +57,14 @@ def fill(work: np.ndarray, begin: int, length: int, value: float) -> None:
         store(work, i, vector)
 
 
-@njit
+@njit(inline="always")
 def open_rows(work: np.ndarray, begin: int, n_rows: int, stride: int) -> None:
     """Put the 1 before the units of each row of states."""
     for row in range(n_rows):
         work[begin + row * stride + LANES - 1] = 1.0
 
 
-@njit
+@njit(inline="always")
 def gather(plan: Plan, work: np.ndarray, series: np.ndarray, ends: np.ndarray) -> None:
     """Copy the windows of ``series`` (rows, n_features) that end at ``ends`` (n,) to the inputs."""
     n, n_features = len(ends), series.shape[1]
@@ -78,7 +78,7 @@ def gather(plan: Plan, work: np.ndarray, series: np.ndarray, ends: np.ndarray) -
                 work[row + feature] = series[first + t, feature]
 
 
-@njit
+@njit(inline="always")
 def add_noise(
     plan: Plan, work: np.ndarray, n: int, scale: float, radius_key: int, angle_key: int
 ) -> None:
@@ -96,7 +96,7 @@ def add_noise(
                 work[row + feature] += np.float32(scale) * np.float32(normal)
 
 
-@njit
+@njit(inline="always")
 def source_of(plan: Plan, layer: int, n: int, dropout: bool) -> int:
     """Where the (T, n, stride) rows begin that ``layer`` takes as inputs."""
     if layer == 0:
@@ -106,7 +106,7 @@ def source_of(plan: Plan, layer: int, n: int, dropout: bool) -> int:
     return plan.states[layer - 1] + n * (LANES + padded(plan.widths[layer]))
 
 
-@njit
+@njit(inline="always")
 def head_source(plan: Plan, n: int, dropout: bool) -> int:
     """Where the (n, stride) rows begin that the head takes as inputs."""
     top = len(plan.states) - 1
@@ -115,7 +115,7 @@ def head_source(plan: Plan, n: int, dropout: bool) -> int:
     return plan.states[top] + plan.lookback * n * (LANES + padded(plan.widths[top + 1]))
 
 
-@njit
+@njit(inline="always")
 def forward(
     plan: Plan,
     work: np.ndarray,
@@ -166,7 +166,7 @@ def forward(
     )
 
 
-@njit
+@njit(inline="always")
 def begin_layer(plan: Plan, work: np.ndarray, layer: int, n: int) -> None:
     """The states before the first step; they are written anew because ``n`` moves the others."""
     width = padded(plan.widths[layer + 1])
@@ -179,7 +179,7 @@ def begin_layer(plan: Plan, work: np.ndarray, layer: int, n: int) -> None:
             fill(work, memory, n * LANES, 0.0)
 
 
-@njit
+@njit(inline="always")
 def multiply_inputs(plan: Plan, work: np.ndarray, layer: int, n: int, source: int) -> None:
     """``W [1, x]`` of all time steps into the gates."""
     below, width = plan.widths[layer], plan.widths[layer + 1]
@@ -202,7 +202,7 @@ def multiply_inputs(plan: Plan, work: np.ndarray, layer: int, n: int, source: in
         )
 
 
-@njit
+@njit(inline="always")
 def step_forward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int) -> None:
     """Add ``U [1, h]`` to the gates of step ``t``, and go from them to the next states."""
     width = plan.widths[layer + 1]
@@ -238,7 +238,7 @@ def step_forward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int) -> No
         activate(plan.cell, work, n, gates, state, stride, memory, memory_tanh)
 
 
-@njit
+@njit(inline="always")
 def clear_last_slot(work: np.ndarray, gates: int, gate_row: int, n: int) -> None:
     """Set the last slot of ``n`` rows of gates to 0."""
     zero = splat(np.float32(0.0))
@@ -246,7 +246,7 @@ def clear_last_slot(work: np.ndarray, gates: int, gate_row: int, n: int) -> None
         store(work, gates + (row + 1) * gate_row - LANES, zero)
 
 
-@njit
+@njit(inline="always")
 def activate(
     cell: int,
     work: np.ndarray,
@@ -303,7 +303,7 @@ def activate(
             store(work, state + (n + row) * stride, after)
 
 
-@njit
+@njit(inline="always")
 def drop(
     plan: Plan,
     work: np.ndarray,
@@ -335,7 +335,7 @@ def drop(
                 work[dropped + row + unit] = zero
 
 
-@njit
+@njit(inline="always")
 def transpose(
     work: np.ndarray, matrix: int, n_rows: int, n_columns: int, transposed: int, n_units: int
 ) -> None:
@@ -348,7 +348,7 @@ def transpose(
             work[target + row] = 0.0
 
 
-@njit
+@njit(inline="always")
 def transpose_matrices(plan: Plan, work: np.ndarray) -> None:
     """Bring the transposed matrices up to date with the weights."""
     n_layers = len(plan.states)
@@ -382,7 +382,7 @@ def transpose_matrices(plan: Plan, work: np.ndarray) -> None:
             work[plan.head_transposed + output * padded(width) + unit] = value
 
 
-@njit
+@njit(inline="always")
 def score(
     plan: Plan,
     work: np.ndarray,
@@ -426,7 +426,7 @@ def score(
     return loss
 
 
-@njit
+@njit(inline="always")
 def backward(plan: Plan, work: np.ndarray, n: int, dropout: bool) -> None:
     """From the outputs' gradients to those of all weights, through time (Werbos, 1990)."""
     top = len(plan.states) - 1
@@ -480,7 +480,7 @@ def backward(plan: Plan, work: np.ndarray, n: int, dropout: bool) -> None:
                 apply_masks(work, delta_below, steps * n, plan.widths[layer], plan.masks[layer - 1])
 
 
-@njit
+@njit(inline="always")
 def apply_masks(work: np.ndarray, delta: int, n_rows: int, width: int, masks: int) -> None:
     """Multiply gradients (n_rows, P) by the masks (n_rows, stride) of their units."""
     n_units = padded(width)
@@ -491,7 +491,7 @@ def apply_masks(work: np.ndarray, delta: int, n_rows: int, width: int, masks: in
             store(work, place, load(work, place) * mask)
 
 
-@njit
+@njit(inline="always")
 def step_backward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int, delta: int) -> None:
     """From the gradients of the states after step ``t`` to those of its gates and before it."""
     width = plan.widths[layer + 1]
@@ -534,7 +534,7 @@ def step_backward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int, delt
         )
 
 
-@njit
+@njit(inline="always")
 def differentiate(
     cell: int,
     work: np.ndarray,
@@ -605,7 +605,7 @@ def differentiate(
             store(work, gates + row * LANES, d_h * (1.0 - h * h))
 
 
-@njit
+@njit(inline="always")
 def multiply_gradients(plan: Plan, work: np.ndarray, layer: int, n: int, source: int) -> None:
     """The gradients of a layer's two matrices, summed over windows and time."""
     below, width = plan.widths[layer], plan.widths[layer + 1]
@@ -645,7 +645,7 @@ def multiply_gradients(plan: Plan, work: np.ndarray, layer: int, n: int, source:
         )
 
 
-@njit
+@njit(inline="always")
 def multiply_back_to_inputs(
     plan: Plan, work: np.ndarray, layer: int, n: int, delta_below: int
 ) -> None:
@@ -670,7 +670,7 @@ def multiply_back_to_inputs(
         )
 
 
-@njit
+@njit(inline="always")
 def gradient_scale(plan: Plan, work: np.ndarray, clip_norm: float) -> float:
     """What brings the gradients' norm down to ``clip_norm``, as torch computes it; at most 1."""
     squares = splat(np.float32(0.0))
@@ -680,7 +680,7 @@ def gradient_scale(plan: Plan, work: np.ndarray, clip_norm: float) -> float:
     return min(1.0, clip_norm / (math.sqrt(total(squares)) + 1e-6))
 
 
-@njit
+@njit(inline="always")
 def adam(
     plan: Plan, work: np.ndarray, step: int, rate: float, weight_decay: float, scale: float
 ) -> None:

@@ -321,7 +321,12 @@ def _multiply_tile(
     return types.void(types.intp, types.intp, types.boolean, work, *places), codegen
 
 
-@njit(error_model="numpy")
+# Compiled for this one signature: Numba would make a variant per combination of literal arguments.
+@njit(
+    types.void(types.float32[::1], types.boolean, *(types.int64,) * 10),
+    cache=True,
+    error_model="numpy",
+)
 def multiply(
     work: np.ndarray,
     add: bool,
