@@ -276,7 +276,7 @@ def test_a_loss_that_is_not_finite_names_member_and_epoch() -> None:
     member = make_member("BAD", inputs=inputs)
     with pytest.raises(ValueError, match="not finite") as expected:
         train_members([member], CPU)
-    with pytest.raises(ValueError, match="member 'BAD': .* epoch 0") as raised:
+    with pytest.raises(ValueError, match=r"member 'BAD': .* epoch 0") as raised:
         train([make_member(), member, make_member()])
     assert str(raised.value) == str(expected.value)
 
