@@ -27,6 +27,7 @@ from rnn_pipeline.networks import randomness
 from rnn_pipeline.networks.kernels.cpu_layout import GRU, LSTM, Plan
 from rnn_pipeline.networks.kernels.simd import (
     LANES,
+    dropout_mask,
     load,
     multiply,
     sigmoid,
@@ -152,17 +153,17 @@ def forward(
     n_columns = padded(plan.n_outputs)
     multiply(
         work,
-        False,
-        plan.outputs,
-        n_columns,
-        n,
-        n_columns // LANES,
-        head_source(plan, n, dropout) + LANES - 1,
-        stride,
-        1,
-        plan.weights + plan.head_matrix,
-        n_columns,
-        1 + width,
+        add=False,
+        c=plan.outputs,
+        c_row=n_columns,
+        n_rows=n,
+        n_vectors=n_columns // LANES,
+        a=head_source(plan, n, dropout) + LANES - 1,
+        a_row=stride,
+        a_step=1,
+        b=plan.weights + plan.head_matrix,
+        b_step=n_columns,
+        n=1 + width,
     )
 
 
@@ -188,17 +189,17 @@ def multiply_inputs(plan: Plan, work: np.ndarray, layer: int, n: int, source: in
     for block in range(padded(width) // LANES):
         multiply(
             work,
-            False,
-            plan.gates[layer] + block * rows * gate_row,
-            gate_row,
-            rows,
-            plan.x_slots,
-            source + LANES - 1,
-            LANES + padded(below),
-            1,
-            plan.weights + plan.input_matrix[layer] + block * (1 + below) * matrix_row,
-            matrix_row,
-            1 + below,
+            add=False,
+            c=plan.gates[layer] + block * rows * gate_row,
+            c_row=gate_row,
+            n_rows=rows,
+            n_vectors=plan.x_slots,
+            a=source + LANES - 1,
+            a_row=LANES + padded(below),
+            a_step=1,
+            b=plan.weights + plan.input_matrix[layer] + block * (1 + below) * matrix_row,
+            b_step=matrix_row,
+            n=1 + below,
         )
 
 
@@ -220,17 +221,17 @@ def step_forward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int) -> No
             clear_last_slot(work, gates, gate_row, n)
         multiply(
             work,
-            True,
-            first,
-            gate_row,
-            n,
-            plan.h_slots,
-            before + LANES - 1,
-            stride,
-            1,
-            matrix,
-            matrix_row,
-            1 + width,
+            add=True,
+            c=first,
+            c_row=gate_row,
+            n_rows=n,
+            n_vectors=plan.h_slots,
+            a=before + LANES - 1,
+            a_row=stride,
+            a_step=1,
+            b=matrix,
+            b_step=matrix_row,
+            n=1 + width,
         )
         state = before + LANES + block * LANES
         memory = plan.memory[layer] + (block * (rows + n) + t * n) * LANES
@@ -321,18 +322,14 @@ def drop(
     dropped, masks = plan.dropped[layer], plan.masks[layer]
     states = plan.states[layer] + (1 + first) * n * stride
     open_rows(work, dropped, steps * n, stride)
-    kept, zero = np.float32(keep_scale), np.float32(0.0)
     for t in range(steps):
         for b in range(n):
             row = (t * n + b) * stride + LANES
             index = (b * steps + t) * width
-            for unit in range(width):
-                mask = kept if stream_bits(key, index + unit) >= threshold else zero
-                work[masks + row + unit] = mask
-                work[dropped + row + unit] = work[states + row + unit] * mask
-            for unit in range(width, padded(width)):
-                work[masks + row + unit] = zero
-                work[dropped + row + unit] = zero
+            for unit in range(0, width, LANES):
+                mask = dropout_mask(key, index + unit, threshold, np.float32(keep_scale))
+                store(work, masks + row + unit, mask)
+                store(work, dropped + row + unit, load(work, states + row + unit) * mask)
 
 
 @njit(inline="always")
@@ -436,34 +433,34 @@ def backward(plan: Plan, work: np.ndarray, n: int, dropout: bool) -> None:
     n_columns = padded(plan.n_outputs)
     multiply(
         work,
-        False,
-        plan.gradients + plan.head_matrix,
-        n_columns,
-        1 + width,
-        n_columns // LANES,
-        head_source(plan, n, dropout) + LANES - 1,
-        1,
-        stride,
-        plan.outputs,
-        n_columns,
-        n,
+        add=False,
+        c=plan.gradients + plan.head_matrix,
+        c_row=n_columns,
+        n_rows=1 + width,
+        n_vectors=n_columns // LANES,
+        a=head_source(plan, n, dropout) + LANES - 1,
+        a_row=1,
+        a_step=stride,
+        b=plan.outputs,
+        b_step=n_columns,
+        n=n,
     )
     delta = plan.deltas[0]
     last = delta + (steps - 1) * n * padded(width)
     fill(work, delta, (steps - 1) * n * padded(width), 0.0)
     multiply(
         work,
-        False,
-        last,
-        padded(width),
-        n,
-        padded(width) // LANES,
-        plan.outputs,
-        n_columns,
-        1,
-        plan.head_transposed,
-        padded(width),
-        plan.n_outputs,
+        add=False,
+        c=last,
+        c_row=padded(width),
+        n_rows=n,
+        n_vectors=padded(width) // LANES,
+        a=plan.outputs,
+        a_row=n_columns,
+        a_step=1,
+        b=plan.head_transposed,
+        b_step=padded(width),
+        n=plan.n_outputs,
     )
     if dropout:
         apply_masks(work, last, n, width, plan.masks[top])
@@ -520,17 +517,17 @@ def step_backward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int, delt
         gates = plan.gates[layer] + (block * rows + t * n) * gate_row
         multiply(
             work,
-            True,
-            after - n * n_units,
-            n_units,
-            n,
-            n_units // LANES,
-            gates + (plan.slots - plan.h_slots) * LANES,
-            gate_row,
-            1,
-            plan.recurrent_transposed[layer] + block * columns * n_units,
-            n_units,
-            columns,
+            add=True,
+            c=after - n * n_units,
+            c_row=n_units,
+            n_rows=n,
+            n_vectors=n_units // LANES,
+            a=gates + (plan.slots - plan.h_slots) * LANES,
+            a_row=gate_row,
+            a_step=1,
+            b=plan.recurrent_transposed[layer] + block * columns * n_units,
+            b_step=n_units,
+            n=columns,
         )
 
 
@@ -616,32 +613,32 @@ def multiply_gradients(plan: Plan, work: np.ndarray, layer: int, n: int, source:
         matrix_row = plan.x_slots * LANES
         multiply(
             work,
-            False,
-            plan.gradients + plan.input_matrix[layer] + block * (1 + below) * matrix_row,
-            matrix_row,
-            1 + below,
-            plan.x_slots,
-            source + LANES - 1,
-            1,
-            LANES + padded(below),
-            gates,
-            gate_row,
-            rows,
+            add=False,
+            c=plan.gradients + plan.input_matrix[layer] + block * (1 + below) * matrix_row,
+            c_row=matrix_row,
+            n_rows=1 + below,
+            n_vectors=plan.x_slots,
+            a=source + LANES - 1,
+            a_row=1,
+            a_step=LANES + padded(below),
+            b=gates,
+            b_step=gate_row,
+            n=rows,
         )
         matrix_row = plan.h_slots * LANES
         multiply(
             work,
-            False,
-            plan.gradients + plan.recurrent_matrix[layer] + block * (1 + width) * matrix_row,
-            matrix_row,
-            1 + width,
-            plan.h_slots,
-            plan.states[layer] + LANES - 1,
-            1,
-            LANES + padded(width),
-            gates + new_slots * LANES,
-            gate_row,
-            rows,
+            add=False,
+            c=plan.gradients + plan.recurrent_matrix[layer] + block * (1 + width) * matrix_row,
+            c_row=matrix_row,
+            n_rows=1 + width,
+            n_vectors=plan.h_slots,
+            a=plan.states[layer] + LANES - 1,
+            a_row=1,
+            a_step=LANES + padded(width),
+            b=gates + new_slots * LANES,
+            b_step=gate_row,
+            n=rows,
         )
 
 
@@ -656,17 +653,17 @@ def multiply_back_to_inputs(
     for block in range(padded(plan.widths[layer + 1]) // LANES):
         multiply(
             work,
-            block > 0,
-            delta_below,
-            n_units,
-            rows,
-            n_units // LANES,
-            plan.gates[layer] + block * rows * gate_row,
-            gate_row,
-            1,
-            plan.input_transposed[layer] + block * columns * n_units,
-            n_units,
-            columns,
+            add=block > 0,
+            c=delta_below,
+            c_row=n_units,
+            n_rows=rows,
+            n_vectors=n_units // LANES,
+            a=plan.gates[layer] + block * rows * gate_row,
+            a_row=gate_row,
+            a_step=1,
+            b=plan.input_transposed[layer] + block * columns * n_units,
+            b_step=n_units,
+            n=columns,
         )
 
 
