@@ -166,7 +166,7 @@ def test_gradients_equal_those_of_autograd(
     architecture = Architecture(cell, n_features, tuple(hidden_sizes), n_outputs, lookback)
     plan = plan_of(architecture, batch + 3)
     work = np.full(plan.size, np.nan, np.float32)  # nothing may be read before it is written
-    cpu.pack(network.state_dict(), architecture, work[: plan.n_weights])
+    cpu.pack(network.state_dict(), architecture, plan, work)
     work[plan.first_moments : plan.second_moments + plan.n_weights] = 0.0
     member = make_member(network=spec, seed=7)
     measured = train_epoch(
