@@ -25,7 +25,7 @@ from rnn_pipeline.networks.recurrent import RecurrentForecaster, initialise
 from rnn_pipeline.networks.training import History, learning_rates
 
 if TYPE_CHECKING:
-    from rnn_pipeline.networks.kernels.cpu_layout import Architecture
+    from rnn_pipeline.networks.kernels.cpu_layout import Architecture, Plan
 
 FORECAST_BATCH = 48
 """Windows in one forward pass without gradients: enough to fill the register tiles."""
@@ -185,7 +185,7 @@ def _train(member: Member, workspace: Workspace, stop: np.ndarray) -> TrainedMem
     moments = work[plan.first_moments : plan.second_moments + plan.n_weights]
 
     state = getattr(member, "initial", None) or first_weights(member, architecture)
-    pack(state, architecture, weights)
+    pack(state, architecture, plan, work)
     moments[:] = 0.0
     best = weights.copy()
     outputs = np.empty((len(val_ends), architecture.n_outputs), np.float32)
@@ -259,7 +259,7 @@ def _predict(
         return outputs
     plan = plan_of(architecture, FORECAST_BATCH)
     work = workspace.array(plan.size)
-    pack(member.state, architecture, work[plan.weights : plan.weights + plan.n_weights])
+    pack(member.state, architecture, plan, work)
     nothing = np.empty((0, 1), np.float32)
     forecast(
         plan,
@@ -300,15 +300,23 @@ def stream_keys(member: Member, first_step: int, n_steps: int) -> np.ndarray:
 
 
 def pack(
-    state: Mapping[str, torch.Tensor], architecture: Architecture, weights: np.ndarray
+    state: Mapping[str, torch.Tensor], architecture: Architecture, plan: Plan, work: np.ndarray
 ) -> None:
-    """Write a state dict's weights into ``weights`` (n_weights,) as the kernel has them."""
+    """Write a state dict's weights into the workspace as the kernel has them."""
     from rnn_pipeline.networks.kernels.cpu_layout import packing, parameter_shapes
 
-    names = parameter_shapes(architecture)
-    parameters = [state[name].detach().numpy().ravel() for name in names]
-    padding = np.zeros(1, np.float32)
-    np.take(np.concatenate([*parameters, padding]), packing(architecture), out=weights)
+    # End to end, with the padding's 0 behind them, where the gradients and moments will be: a new
+    # array costs more in page faults than all the copying.
+    flat = work[plan.gradients :]
+    end = 0
+    for name in parameter_shapes(architecture):
+        parameter = state[name].detach().numpy().ravel()
+        flat[end : end + len(parameter)] = parameter
+        end += len(parameter)
+    flat[end] = 0.0
+    weights = work[plan.weights : plan.weights + plan.n_weights]
+    # "clip" spares NumPy a buffer; no place is out of range.
+    np.take(flat[: end + 1], packing(architecture), out=weights, mode="clip")
 
 
 def unpack(weights: np.ndarray, architecture: Architecture) -> dict[str, torch.Tensor]:

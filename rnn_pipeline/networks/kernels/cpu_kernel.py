@@ -27,6 +27,7 @@ from rnn_pipeline.networks import randomness
 from rnn_pipeline.networks.kernels.cpu_layout import GRU, LSTM, Plan
 from rnn_pipeline.networks.kernels.simd import (
     LANES,
+    dropout_mask,
     load,
     multiply,
     sigmoid,
@@ -43,13 +44,13 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 stream_bits = njit(randomness.bits)
 
 
-@njit
+@njit(inline="always")
 def padded(n: int) -> int:
     """``n`` rounded up to whole vectors."""
     return (n + LANES - 1) // LANES * LANES
 
 
-@njit
+@njit(inline="always")
 def fill(work: np.ndarray, begin: int, length: int, value: float) -> None:
     """Set ``length`` (whole vectors) elements from ``begin``."""
     vector = splat(np.float32(value))
@@ -57,14 +58,14 @@ def fill(work: np.ndarray, begin: int, length: int, value: float) -> None:
         store(work, i, vector)
 
 
-@njit
+@njit(inline="always")
 def open_rows(work: np.ndarray, begin: int, n_rows: int, stride: int) -> None:
     """Put the 1 before the units of each row of states."""
     for row in range(n_rows):
         work[begin + row * stride + LANES - 1] = 1.0
 
 
-@njit
+@njit(inline="always")
 def gather(plan: Plan, work: np.ndarray, series: np.ndarray, ends: np.ndarray) -> None:
     """Copy the windows of ``series`` (rows, n_features) that end at ``ends`` (n,) to the inputs."""
     n, n_features = len(ends), series.shape[1]
@@ -78,7 +79,7 @@ def gather(plan: Plan, work: np.ndarray, series: np.ndarray, ends: np.ndarray) -
                 work[row + feature] = series[first + t, feature]
 
 
-@njit
+@njit(inline="always")
 def add_noise(
     plan: Plan, work: np.ndarray, n: int, scale: float, radius_key: int, angle_key: int
 ) -> None:
@@ -96,7 +97,7 @@ def add_noise(
                 work[row + feature] += np.float32(scale) * np.float32(normal)
 
 
-@njit
+@njit(inline="always")
 def source_of(plan: Plan, layer: int, n: int, dropout: bool) -> int:
     """Where the (T, n, stride) rows begin that ``layer`` takes as inputs."""
     if layer == 0:
@@ -106,7 +107,7 @@ def source_of(plan: Plan, layer: int, n: int, dropout: bool) -> int:
     return plan.states[layer - 1] + n * (LANES + padded(plan.widths[layer]))
 
 
-@njit
+@njit(inline="always")
 def head_source(plan: Plan, n: int, dropout: bool) -> int:
     """Where the (n, stride) rows begin that the head takes as inputs."""
     top = len(plan.states) - 1
@@ -115,7 +116,7 @@ def head_source(plan: Plan, n: int, dropout: bool) -> int:
     return plan.states[top] + plan.lookback * n * (LANES + padded(plan.widths[top + 1]))
 
 
-@njit
+@njit(inline="always")
 def forward(
     plan: Plan,
     work: np.ndarray,
@@ -152,21 +153,21 @@ def forward(
     n_columns = padded(plan.n_outputs)
     multiply(
         work,
-        False,
-        plan.outputs,
-        n_columns,
-        n,
-        n_columns // LANES,
-        head_source(plan, n, dropout) + LANES - 1,
-        stride,
-        1,
-        plan.weights + plan.head_matrix,
-        n_columns,
-        1 + width,
+        add=False,
+        c=plan.outputs,
+        c_row=n_columns,
+        n_rows=n,
+        n_vectors=n_columns // LANES,
+        a=head_source(plan, n, dropout) + LANES - 1,
+        a_row=stride,
+        a_step=1,
+        b=plan.weights + plan.head_matrix,
+        b_step=n_columns,
+        n=1 + width,
     )
 
 
-@njit
+@njit(inline="always")
 def begin_layer(plan: Plan, work: np.ndarray, layer: int, n: int) -> None:
     """The states before the first step; they are written anew because ``n`` moves the others."""
     width = padded(plan.widths[layer + 1])
@@ -179,7 +180,7 @@ def begin_layer(plan: Plan, work: np.ndarray, layer: int, n: int) -> None:
             fill(work, memory, n * LANES, 0.0)
 
 
-@njit
+@njit(inline="always")
 def multiply_inputs(plan: Plan, work: np.ndarray, layer: int, n: int, source: int) -> None:
     """``W [1, x]`` of all time steps into the gates."""
     below, width = plan.widths[layer], plan.widths[layer + 1]
@@ -188,21 +189,21 @@ def multiply_inputs(plan: Plan, work: np.ndarray, layer: int, n: int, source: in
     for block in range(padded(width) // LANES):
         multiply(
             work,
-            False,
-            plan.gates[layer] + block * rows * gate_row,
-            gate_row,
-            rows,
-            plan.x_slots,
-            source + LANES - 1,
-            LANES + padded(below),
-            1,
-            plan.weights + plan.input_matrix[layer] + block * (1 + below) * matrix_row,
-            matrix_row,
-            1 + below,
+            add=False,
+            c=plan.gates[layer] + block * rows * gate_row,
+            c_row=gate_row,
+            n_rows=rows,
+            n_vectors=plan.x_slots,
+            a=source + LANES - 1,
+            a_row=LANES + padded(below),
+            a_step=1,
+            b=plan.weights + plan.input_matrix[layer] + block * (1 + below) * matrix_row,
+            b_step=matrix_row,
+            n=1 + below,
         )
 
 
-@njit
+@njit(inline="always")
 def step_forward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int) -> None:
     """Add ``U [1, h]`` to the gates of step ``t``, and go from them to the next states."""
     width = plan.widths[layer + 1]
@@ -220,17 +221,17 @@ def step_forward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int) -> No
             clear_last_slot(work, gates, gate_row, n)
         multiply(
             work,
-            True,
-            first,
-            gate_row,
-            n,
-            plan.h_slots,
-            before + LANES - 1,
-            stride,
-            1,
-            matrix,
-            matrix_row,
-            1 + width,
+            add=True,
+            c=first,
+            c_row=gate_row,
+            n_rows=n,
+            n_vectors=plan.h_slots,
+            a=before + LANES - 1,
+            a_row=stride,
+            a_step=1,
+            b=matrix,
+            b_step=matrix_row,
+            n=1 + width,
         )
         state = before + LANES + block * LANES
         memory = plan.memory[layer] + (block * (rows + n) + t * n) * LANES
@@ -238,7 +239,7 @@ def step_forward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int) -> No
         activate(plan.cell, work, n, gates, state, stride, memory, memory_tanh)
 
 
-@njit
+@njit(inline="always")
 def clear_last_slot(work: np.ndarray, gates: int, gate_row: int, n: int) -> None:
     """Set the last slot of ``n`` rows of gates to 0."""
     zero = splat(np.float32(0.0))
@@ -246,7 +247,7 @@ def clear_last_slot(work: np.ndarray, gates: int, gate_row: int, n: int) -> None
         store(work, gates + (row + 1) * gate_row - LANES, zero)
 
 
-@njit
+@njit(inline="always")
 def activate(
     cell: int,
     work: np.ndarray,
@@ -303,7 +304,7 @@ def activate(
             store(work, state + (n + row) * stride, after)
 
 
-@njit
+@njit(inline="always")
 def drop(
     plan: Plan,
     work: np.ndarray,
@@ -321,21 +322,17 @@ def drop(
     dropped, masks = plan.dropped[layer], plan.masks[layer]
     states = plan.states[layer] + (1 + first) * n * stride
     open_rows(work, dropped, steps * n, stride)
-    kept, zero = np.float32(keep_scale), np.float32(0.0)
     for t in range(steps):
         for b in range(n):
             row = (t * n + b) * stride + LANES
             index = (b * steps + t) * width
-            for unit in range(width):
-                mask = kept if stream_bits(key, index + unit) >= threshold else zero
-                work[masks + row + unit] = mask
-                work[dropped + row + unit] = work[states + row + unit] * mask
-            for unit in range(width, padded(width)):
-                work[masks + row + unit] = zero
-                work[dropped + row + unit] = zero
+            for unit in range(0, width, LANES):
+                mask = dropout_mask(key, index + unit, threshold, np.float32(keep_scale))
+                store(work, masks + row + unit, mask)
+                store(work, dropped + row + unit, load(work, states + row + unit) * mask)
 
 
-@njit
+@njit(inline="always")
 def transpose(
     work: np.ndarray, matrix: int, n_rows: int, n_columns: int, transposed: int, n_units: int
 ) -> None:
@@ -348,7 +345,7 @@ def transpose(
             work[target + row] = 0.0
 
 
-@njit
+@njit(inline="always")
 def transpose_matrices(plan: Plan, work: np.ndarray) -> None:
     """Bring the transposed matrices up to date with the weights."""
     n_layers = len(plan.states)
@@ -382,7 +379,7 @@ def transpose_matrices(plan: Plan, work: np.ndarray) -> None:
             work[plan.head_transposed + output * padded(width) + unit] = value
 
 
-@njit
+@njit(inline="always")
 def score(
     plan: Plan,
     work: np.ndarray,
@@ -426,7 +423,7 @@ def score(
     return loss
 
 
-@njit
+@njit(inline="always")
 def backward(plan: Plan, work: np.ndarray, n: int, dropout: bool) -> None:
     """From the outputs' gradients to those of all weights, through time (Werbos, 1990)."""
     top = len(plan.states) - 1
@@ -436,34 +433,34 @@ def backward(plan: Plan, work: np.ndarray, n: int, dropout: bool) -> None:
     n_columns = padded(plan.n_outputs)
     multiply(
         work,
-        False,
-        plan.gradients + plan.head_matrix,
-        n_columns,
-        1 + width,
-        n_columns // LANES,
-        head_source(plan, n, dropout) + LANES - 1,
-        1,
-        stride,
-        plan.outputs,
-        n_columns,
-        n,
+        add=False,
+        c=plan.gradients + plan.head_matrix,
+        c_row=n_columns,
+        n_rows=1 + width,
+        n_vectors=n_columns // LANES,
+        a=head_source(plan, n, dropout) + LANES - 1,
+        a_row=1,
+        a_step=stride,
+        b=plan.outputs,
+        b_step=n_columns,
+        n=n,
     )
     delta = plan.deltas[0]
     last = delta + (steps - 1) * n * padded(width)
     fill(work, delta, (steps - 1) * n * padded(width), 0.0)
     multiply(
         work,
-        False,
-        last,
-        padded(width),
-        n,
-        padded(width) // LANES,
-        plan.outputs,
-        n_columns,
-        1,
-        plan.head_transposed,
-        padded(width),
-        plan.n_outputs,
+        add=False,
+        c=last,
+        c_row=padded(width),
+        n_rows=n,
+        n_vectors=padded(width) // LANES,
+        a=plan.outputs,
+        a_row=n_columns,
+        a_step=1,
+        b=plan.head_transposed,
+        b_step=padded(width),
+        n=plan.n_outputs,
     )
     if dropout:
         apply_masks(work, last, n, width, plan.masks[top])
@@ -480,7 +477,7 @@ def backward(plan: Plan, work: np.ndarray, n: int, dropout: bool) -> None:
                 apply_masks(work, delta_below, steps * n, plan.widths[layer], plan.masks[layer - 1])
 
 
-@njit
+@njit(inline="always")
 def apply_masks(work: np.ndarray, delta: int, n_rows: int, width: int, masks: int) -> None:
     """Multiply gradients (n_rows, P) by the masks (n_rows, stride) of their units."""
     n_units = padded(width)
@@ -491,7 +488,7 @@ def apply_masks(work: np.ndarray, delta: int, n_rows: int, width: int, masks: in
             store(work, place, load(work, place) * mask)
 
 
-@njit
+@njit(inline="always")
 def step_backward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int, delta: int) -> None:
     """From the gradients of the states after step ``t`` to those of its gates and before it."""
     width = plan.widths[layer + 1]
@@ -520,21 +517,21 @@ def step_backward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int, delt
         gates = plan.gates[layer] + (block * rows + t * n) * gate_row
         multiply(
             work,
-            True,
-            after - n * n_units,
-            n_units,
-            n,
-            n_units // LANES,
-            gates + (plan.slots - plan.h_slots) * LANES,
-            gate_row,
-            1,
-            plan.recurrent_transposed[layer] + block * columns * n_units,
-            n_units,
-            columns,
+            add=True,
+            c=after - n * n_units,
+            c_row=n_units,
+            n_rows=n,
+            n_vectors=n_units // LANES,
+            a=gates + (plan.slots - plan.h_slots) * LANES,
+            a_row=gate_row,
+            a_step=1,
+            b=plan.recurrent_transposed[layer] + block * columns * n_units,
+            b_step=n_units,
+            n=columns,
         )
 
 
-@njit
+@njit(inline="always")
 def differentiate(
     cell: int,
     work: np.ndarray,
@@ -605,7 +602,7 @@ def differentiate(
             store(work, gates + row * LANES, d_h * (1.0 - h * h))
 
 
-@njit
+@njit(inline="always")
 def multiply_gradients(plan: Plan, work: np.ndarray, layer: int, n: int, source: int) -> None:
     """The gradients of a layer's two matrices, summed over windows and time."""
     below, width = plan.widths[layer], plan.widths[layer + 1]
@@ -616,36 +613,36 @@ def multiply_gradients(plan: Plan, work: np.ndarray, layer: int, n: int, source:
         matrix_row = plan.x_slots * LANES
         multiply(
             work,
-            False,
-            plan.gradients + plan.input_matrix[layer] + block * (1 + below) * matrix_row,
-            matrix_row,
-            1 + below,
-            plan.x_slots,
-            source + LANES - 1,
-            1,
-            LANES + padded(below),
-            gates,
-            gate_row,
-            rows,
+            add=False,
+            c=plan.gradients + plan.input_matrix[layer] + block * (1 + below) * matrix_row,
+            c_row=matrix_row,
+            n_rows=1 + below,
+            n_vectors=plan.x_slots,
+            a=source + LANES - 1,
+            a_row=1,
+            a_step=LANES + padded(below),
+            b=gates,
+            b_step=gate_row,
+            n=rows,
         )
         matrix_row = plan.h_slots * LANES
         multiply(
             work,
-            False,
-            plan.gradients + plan.recurrent_matrix[layer] + block * (1 + width) * matrix_row,
-            matrix_row,
-            1 + width,
-            plan.h_slots,
-            plan.states[layer] + LANES - 1,
-            1,
-            LANES + padded(width),
-            gates + new_slots * LANES,
-            gate_row,
-            rows,
+            add=False,
+            c=plan.gradients + plan.recurrent_matrix[layer] + block * (1 + width) * matrix_row,
+            c_row=matrix_row,
+            n_rows=1 + width,
+            n_vectors=plan.h_slots,
+            a=plan.states[layer] + LANES - 1,
+            a_row=1,
+            a_step=LANES + padded(width),
+            b=gates + new_slots * LANES,
+            b_step=gate_row,
+            n=rows,
         )
 
 
-@njit
+@njit(inline="always")
 def multiply_back_to_inputs(
     plan: Plan, work: np.ndarray, layer: int, n: int, delta_below: int
 ) -> None:
@@ -656,21 +653,21 @@ def multiply_back_to_inputs(
     for block in range(padded(plan.widths[layer + 1]) // LANES):
         multiply(
             work,
-            block > 0,
-            delta_below,
-            n_units,
-            rows,
-            n_units // LANES,
-            plan.gates[layer] + block * rows * gate_row,
-            gate_row,
-            1,
-            plan.input_transposed[layer] + block * columns * n_units,
-            n_units,
-            columns,
+            add=block > 0,
+            c=delta_below,
+            c_row=n_units,
+            n_rows=rows,
+            n_vectors=n_units // LANES,
+            a=plan.gates[layer] + block * rows * gate_row,
+            a_row=gate_row,
+            a_step=1,
+            b=plan.input_transposed[layer] + block * columns * n_units,
+            b_step=n_units,
+            n=columns,
         )
 
 
-@njit
+@njit(inline="always")
 def gradient_scale(plan: Plan, work: np.ndarray, clip_norm: float) -> float:
     """What brings the gradients' norm down to ``clip_norm``, as torch computes it; at most 1."""
     squares = splat(np.float32(0.0))
@@ -680,7 +677,7 @@ def gradient_scale(plan: Plan, work: np.ndarray, clip_norm: float) -> float:
     return min(1.0, clip_norm / (math.sqrt(total(squares)) + 1e-6))
 
 
-@njit
+@njit(inline="always")
 def adam(
     plan: Plan, work: np.ndarray, step: int, rate: float, weight_decay: float, scale: float
 ) -> None:

@@ -31,6 +31,8 @@ from numba.extending import (
 )
 from numba.np.arrayobj import make_array
 
+from rnn_pipeline.networks.randomness import GOLDEN_32
+
 FEATURES = set(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
 """Of the processor that Numba compiles for: ``+avx2`` and so on."""
 LANES = 16 if "+avx512f" in FEATURES else 8 if "+avx" in FEATURES else 4
@@ -67,8 +69,8 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def _splat(builder: ir.IRBuilder, scalar: ir.Value) -> ir.Value:
-    """All lanes equal to ``scalar``."""
-    undefined = ir.Constant(LLVM_VECTOR, ir.Undefined)
+    """``LANES`` lanes equal to ``scalar``."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
     return builder.shuffle_vector(first, undefined, zeros)
@@ -188,6 +190,39 @@ def _multiply_add(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) 
     name = f"llvm.fmuladd.v{LANES}f32"
     function = builder.module.declare_intrinsic(name, fnty=_function_type(3))
     return builder.call(function, [x, y, z])
+
+
+@intrinsic
+def dropout_mask(typing_context: Any, key: Any, index: Any, threshold: Any, kept: Any) -> Any:
+    """``kept`` where the bits of elements ``index`` and following reach ``threshold``, else 0.
+
+    The bits are those of :func:`~rnn_pipeline.networks.randomness.bits`, whose products and sums
+    modulo 2**32 are here those of 32-bit lanes.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        key, index, threshold, kept = args
+        word, words = ir.IntType(32), ir.VectorType(ir.IntType(32), LANES)
+
+        def splat_word(scalar: ir.Value) -> ir.Value:
+            return _splat(builder, builder.trunc(scalar, word))
+
+        def constant(value: int) -> ir.Value:
+            return ir.Constant(words, [value] * LANES)
+
+        places = builder.add(splat_word(index), ir.Constant(words, list(range(LANES))))
+        h = builder.add(builder.mul(places, constant(GOLDEN_32)), splat_word(key))
+        h = builder.xor(h, builder.lshr(h, constant(16)))
+        h = builder.mul(h, constant(0x85EBCA6B))
+        h = builder.xor(h, builder.lshr(h, constant(13)))
+        h = builder.mul(h, constant(0xC2B2AE35))
+        h = builder.xor(h, builder.lshr(h, constant(16)))
+        # 64 bits: the threshold of a dropout next to 1 is 2**32.
+        wide = builder.zext(h, ir.VectorType(INDEX, LANES))
+        reached = builder.icmp_unsigned(">=", wide, _splat(builder, threshold))
+        return builder.select(reached, _splat(builder, kept), _constant(0.0))
+
+    return VECTOR(types.int64, types.int64, types.int64, types.float32), codegen
 
 
 # tanh(x) = x P(x^2) / Q(x^2): fitted to the least largest relative error (6e-9 before rounding,
@@ -321,7 +356,12 @@ def _multiply_tile(
     return types.void(types.intp, types.intp, types.boolean, work, *places), codegen
 
 
-@njit(error_model="numpy")
+# Compiled for this one signature: Numba would make a variant per combination of literal arguments.
+@njit(
+    types.void(types.float32[::1], types.boolean, *(types.int64,) * 10),
+    cache=True,
+    error_model="numpy",
+)
 def multiply(
     work: np.ndarray,
     add: bool,
