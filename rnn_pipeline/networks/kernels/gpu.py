@@ -13,17 +13,20 @@ What of a member depends on its company: with the fused engine nothing, bit for 
 program computes one member (or one of its tiles) and everything between is elementwise. With the
 stacked engine batched products and sums over rows are cuBLAS's and torch's to arrange, which may
 depend on the shape of the whole; on a GPU K is therefore :data:`SLOTS` whatever the group's size
-and the memory, so that a member always meets the same shapes. Both agree with the reference within
+and the memory, so that a member always meets the same shapes, and slots that fall empty towards the
+end are not compacted away. On a CPU its products are made one member at a time and K decides
+nothing that a test has found; nothing promises it. Both engines agree with the reference within
 rounding, not bit for bit.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -59,11 +62,16 @@ SLOTS = 512
 """Members side by side in the stacked engine on a GPU: about where one step's products outweigh
 the launch of their kernels."""
 
-FUSED_SLOTS = 4224
-"""At most in the fused engine: 32 programs for each of an H100's 132 multiprocessors, so that the
+FUSED_SLOTS = 2112
+"""At most in the fused engine: 16 programs for each of an H100's 132 multiprocessors, so that the
 last wave of programs is a small part of a launch."""
 
 CPU_SLOTS = 32
+"""On a CPU more members side by side gain nothing, and fall out of its caches."""
+
+COPIES = 12
+"""Of a member's parameters: weights, best weights, moments, gradients, and what Adam's step holds
+while it computes."""
 
 MEMORY_SHARE = 0.8
 """Of the free device memory that members may take unless told otherwise."""
@@ -107,7 +115,7 @@ def train(
     if not members:
         return
     layout = layout_of(members)
-    fused = _use_fused(layout, device, engine)
+    fused = _use_fused(layout, device, dtype, engine)
     if memory is None and device.type == "cuda":
         memory = int(MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
     slots = _slots(members, device, fused, memory)
@@ -126,9 +134,9 @@ def bytes_per_member(members: Sequence[Member]) -> int:
     batch = layout.lookback * layout.batch_size * layout.n_features
     floats = (
         rows * (layout.n_features + layout.n_horizons)
-        + 6 * layout.size
+        + COPIES * layout.size
         + 4 * batch
-        + sum(activation_numbers(layout))
+        + activation_numbers(layout)
     )
     # Window ends, their order and the sort that finds it; keys and rates of each step.
     integers = 6 * windows + steps * (6 + len(layout.hidden_sizes))
@@ -169,15 +177,20 @@ def _kind(member: Member) -> tuple:
     )
 
 
-def _use_fused(layout: Layout, device: torch.device, engine: EngineName) -> bool:
+def _use_fused(
+    layout: Layout, device: torch.device, dtype: torch.dtype, engine: EngineName
+) -> bool:
     if engine == "stacked" or (engine == "auto" and device.type != "cuda"):
         return False
-    try:
-        from rnn_pipeline.networks.kernels import gpu_fused
-    except ModuleNotFoundError as error:
-        reason: str | None = f"{error.name} is not installed"
+    reason: str | None
+    if dtype != torch.float32:
+        reason = f"it computes in float32, not {dtype}"
+    elif importlib.util.find_spec("triton") is None:
+        reason = "triton is not installed"
     else:
-        reason = gpu_fused.unsupported(layout)
+        from rnn_pipeline.networks.kernels.gpu_fused import unsupported
+
+        reason = unsupported(layout)
     if reason is not None and engine == "fused":
         raise ValueError(f"the fused engine cannot train this group: {reason}")
     return reason is None
@@ -361,8 +374,9 @@ class _Trainer:
         self.total = torch.zeros(slots, dtype=group.dtype, device=device)
         """Of the losses of the round's windows."""
         self.position = torch.arange(layout.batch_size, device=device)
-        self.replay_step = _replayable(self._step, device)
-        self.replay_tile = _replayable(self._tile, device)
+        pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self.replay_step = _replayable(self._step, device, pool)
+        self.replay_tile = _replayable(self._tile, device, pool)
 
     def run(self, on_trained: Callable[[int, TrainedMember], None]) -> None:
         """Train all members."""
@@ -529,10 +543,11 @@ def _shuffled(ends: Tensor, n: Tensor, keys: np.ndarray) -> Tensor:
     return ends.gather(1, drawn.argsort(dim=1, stable=True))
 
 
-def _replayable(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """``step`` itself on a CPU, on a GPU its kernels as one graph.
+def _replayable(step: Callable[[], None], device: torch.device, pool: Any) -> Callable[[], None]:
+    """``step`` itself on a CPU, on a GPU its kernels as one graph with memory of the ``pool``.
 
     The step is run a few times, as warm-up and to compile its kernels: no slot may be occupied.
+    Graphs that share a pool use the same memory, one after the other.
     """
     if device.type != "cuda":
         return step
@@ -543,7 +558,7 @@ def _replayable(step: Callable[[], None], device: torch.device) -> Callable[[], 
             step()
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool):
         step()
     return graph.replay
 

@@ -20,8 +20,9 @@ steps before (:func:`_project`), and the weights' gradients afterwards
 (:func:`_weight_gradients`).
 
 Buffers are (K, T, blocks, H', B') with H' and B' padded to tiles, those of states (K, 1 + T, ...)
-with the state before the first step in front; padded units and windows hold finite numbers that meet weights of 0. Letters as in
-:mod:`~rnn_pipeline.networks.kernels.gpu_stacked`, which also gives the equations of the cells.
+with the state before the first step in front; padded units and windows hold finite numbers that
+meet weights of 0. Letters as in :mod:`~rnn_pipeline.networks.kernels.gpu_stacked`, which also gives
+the equations of the cells.
 
 Precision of the products' operands: "float32" is true float32 on the ordinary cores ("ieee");
 "tf32" keeps 10 bits of the fraction (relative error of an operand up to 2**-11), "bfloat16" 7

@@ -11,7 +11,7 @@ Letters in shapes: K members, T time steps, B windows of a batch, F features, H 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -459,8 +459,10 @@ def weighted_loss(outputs: Tensor, targets: Tensor, weights: Tensor, quantiles: 
     return (weights * loss.mean(-1)).sum(-1)
 
 
-def activation_numbers(layout: Layout) -> Sequence[int]:
-    """Numbers of one member that a step keeps, per layer: states, cell, gates, their gradients."""
+def activation_numbers(layout: Layout) -> int:
+    """Numbers, about, that one member's training step keeps: states, gates and their gradients."""
     gates = GATES[layout.cell]
     per_unit = 3 + 3 * gates.blocks + gates.saved
-    return [layout.lookback * layout.batch_size * h * per_unit for h in layout.hidden_sizes]
+    windows = -(-layout.batch_size // 32) * 32
+    units = sum(max(16, 2 ** math.ceil(math.log2(h))) for h in layout.hidden_sizes)
+    return layout.lookback * windows * units * per_unit
