@@ -1,7 +1,7 @@
 """Compile recurrent kernels for an H100, on any machine; print what each takes of the chip.
 
-Arguments: names of kernels, ``_forward`` or ``_backward``. Prints one JSON object a line. A script of its own, because a process in which Triton interprets cannot
-compile.
+Arguments: names of kernels, ``_forward`` or ``_backward``. Prints one JSON object a line. A script
+of its own, because a process in which Triton interprets cannot compile.
 """
 
 import json
