@@ -88,6 +88,16 @@ class NetworkSpec(Spec):
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
     hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((32,), min_length=1)
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="between layers and before the head")
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="levels forecast beside the point, rising; empty: the point alone"
+    )
+
+    @field_validator("quantiles")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError(f"quantiles {list(value)} must rise: sort them, drop repeats")
+        return value
 
 
 class TrainingSpec(Spec):
@@ -155,6 +165,12 @@ class ModelSettings(Spec):
         "stacked_lstm": NetworkSpec(cell="lstm", hidden_sizes=(32, 16), dropout=0.2),
     }
     training: TrainingSpec = TrainingSpec()
+    warm_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="epochs of a fold that starts from the weights of the fold before it; empty:"
+        " every fold starts afresh",
+    )
     sentiment: SentimentSpec = SentimentSpec()
 
 
@@ -179,11 +195,20 @@ class TradingSpec(Spec):
 
 
 class ComputeSettings(Spec):
-    """Where networks train."""
+    """Where networks train, and what it may take."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     deterministic: bool = True
+    backend: Literal["auto", "reference", "cpu", "processes", "gpu"] = Field(
+        "auto", description="who trains forecasters; auto: the fastest on this machine"
+    )
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="what forecasters that train together may take; empty: 4 here, and on a GPU"
+        " most of what is free",
+    )
 
 
 class Settings(BaseSettings):

@@ -21,11 +21,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rnn_pipeline.networks.fleet import TrainedMember, windows_of
+from rnn_pipeline.networks.fleet import Member, TrainedMember
 from rnn_pipeline.networks.kernels import gpu
 from rnn_pipeline.networks.kernels.gpu_stacked import AdamStep, Batch, Dropout, StackedEngine
-from rnn_pipeline.networks.recurrent import RecurrentForecaster, initialise
-from rnn_pipeline.networks.training import History, fit
+from rnn_pipeline.networks.kernels.reference import train_member
 
 HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU:
@@ -37,13 +36,18 @@ GPU = torch.device("cuda")
 LOOKBACK = 5
 
 
-def make_member(key: str = "AAPL", rows: int = 90, **changes: Any) -> Any:
+def make_member(key: str = "AAPL", rows: int = 90, **changes: Any) -> Member:
     """Noise with three features; by default 57 training windows: three whole batches and a part.
 
     ``changes`` to the network, the training or the member, by name.
     """
-    network = {"cell": "lstm", "hidden_sizes": (6, 4), "dropout": 0.0, "quantiles": ()}
-    training = {
+    network: dict[str, Any] = {
+        "cell": "lstm",
+        "hidden_sizes": (6, 4),
+        "dropout": 0.0,
+        "quantiles": (),
+    }
+    training: dict[str, Any] = {
         "epochs": 4,
         "batch_size": 16,
         "learning_rate": 0.01,
@@ -60,7 +64,7 @@ def make_member(key: str = "AAPL", rows: int = 90, **changes: Any) -> Any:
     seed = changes.pop("seed", 0)
     rng = np.random.default_rng([seed, rows])
     shape = (rows,) if horizons == 1 else (rows, horizons)
-    fields = {
+    fields: dict[str, Any] = {
         "key": key,
         "network": SimpleNamespace(**network),
         "training": SimpleNamespace(**training),
@@ -71,38 +75,15 @@ def make_member(key: str = "AAPL", rows: int = 90, **changes: Any) -> Any:
         "lookback": LOOKBACK,
         "seed": seed,
     }
-    return SimpleNamespace(**fields | changes)
+    return Member(**fields | changes)
 
 
-def reference(member: Any, dtype: torch.dtype = torch.float32) -> tuple[dict[str, Tensor], History]:
+def reference(member: Member, precision: Any = "float32") -> TrainedMember:
     """One network, trained by the loop that all backends must equal."""
-    targets = torch.tensor(member.targets.reshape(len(member.targets), -1), dtype=dtype)
-    quantiles = member.network.quantiles
-    n_outputs = targets.shape[1] * (1 + len(quantiles))
-    network = RecurrentForecaster(member.network, member.inputs.shape[1], n_outputs)
-    initialise(network, torch.Generator().manual_seed(member.seed))
-    network.to(dtype)
-    windows = windows_of(torch.tensor(member.inputs, dtype=dtype), member.lookback)
-
-    def loss(outputs: Tensor, y: Tensor) -> Tensor:
-        total = torch.zeros((), dtype=dtype)
-        width = 1 + len(quantiles)
-        for h in range(y.shape[1]):
-            total = total + ((outputs[:, h * width] - y[:, h]) ** 2).mean()
-            for place, q in enumerate(quantiles, start=1):
-                u = y[:, h] - outputs[:, h * width + place]
-                total = total + torch.where(u > 0, q * u, (q - 1) * u).mean() / len(quantiles)
-        return total / y.shape[1]
-
-    def batch(ends: Tensor) -> tuple[Tensor, Tensor]:
-        return windows[ends - (member.lookback - 1)], targets[ends]
-
-    ends = (torch.tensor(member.train_ends), torch.tensor(member.val_ends))
-    history = fit(network, loss, batch, *ends, member.training, member.seed)
-    return network.state_dict(), history
+    return train_member(member, CPU, precision)
 
 
-def train(members: list[Any], **options: Any) -> list[TrainedMember]:
+def train(members: list[Member], **options: Any) -> list[TrainedMember]:
     trained: dict[int, TrainedMember] = {}
     gpu.train(members, **{"device": CPU} | options, on_trained=trained.__setitem__)
     assert sorted(trained) == list(range(len(members)))
@@ -114,7 +95,7 @@ def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max((a[name].cpu() - b[name].cpu()).abs().max().item() for name in a)
 
 
-def unequal_members(**changes: Any) -> list[Any]:
+def unequal_members(**changes: Any) -> list[Member]:
     """Of one group, and different in all in which members of a group may differ."""
     return [
         make_member("plain", **changes),
@@ -148,23 +129,23 @@ def on_gpu(test: Any) -> Any:
 @pytest.mark.parametrize("case", CASES)
 def test_stacked_members_equal_the_reference_to_rounding(case: str) -> None:
     members = unequal_members(**CASES[case])
-    trained = train(members, engine="stacked", dtype=torch.float64)
+    trained = train(members, engine="stacked", precision="float64")
     for member, result in zip(members, trained, strict=True):
-        state, history = reference(member, torch.float64)
-        assert largest_difference(state, result.state) < 1e-10
-        assert result.history.best_epoch == history.best_epoch
-        assert result.history.train_loss == pytest.approx(history.train_loss, rel=1e-6)
-        assert result.history.val_loss == pytest.approx(history.val_loss, rel=1e-9)
+        expected = reference(member, "float64")
+        assert largest_difference(expected.state, result.state) < 1e-10
+        assert result.history.best_epoch == expected.history.best_epoch
+        assert result.history.train_loss == pytest.approx(expected.history.train_loss, rel=1e-6)
+        assert result.history.val_loss == pytest.approx(expected.history.val_loss, rel=1e-9)
     assert len(trained[5].history.val_loss) < 30
 
 
 def test_stacked_members_stay_near_the_reference_in_float32() -> None:
     members = unequal_members(cell="gru")
     for member, result in zip(members, train(members), strict=True):
-        state, history = reference(member)
-        assert largest_difference(state, result.state) < 1e-4
-        assert result.history.best_epoch == history.best_epoch
-        assert len(result.history.val_loss) == len(history.val_loss)
+        expected = reference(member)
+        assert largest_difference(expected.state, result.state) < 1e-4
+        assert result.history.best_epoch == expected.history.best_epoch
+        assert len(result.history.val_loss) == len(expected.history.val_loss)
 
 
 def test_members_that_wait_for_a_slot_and_company_change_nothing_on_a_cpu(
@@ -181,7 +162,7 @@ def test_members_that_wait_for_a_slot_and_company_change_nothing_on_a_cpu(
 
 def test_members_of_unlike_networks_are_refused() -> None:
     members = [make_member(), make_member(cell="gru")]
-    with pytest.raises(ValueError, match=r"must agree in cell.*'gru'.*'lstm'"):
+    with pytest.raises(ValueError, match=r"one architecture.*'gru'.*'lstm'"):
         train(members)
 
 
@@ -230,11 +211,11 @@ def test_the_fused_engine_says_what_it_cannot_train() -> None:
         with pytest.raises(ValueError, match=reason):
             train([make_member(**changes)], engine="fused")
     with pytest.raises(ValueError, match="float64"):
-        train([make_member()], engine="fused", dtype=torch.float64)
+        train([make_member()], engine="fused", precision="float64")
 
 
 def random_step(
-    member: Any, slots: int, device: torch.device
+    member: Member, slots: int, device: torch.device
 ) -> tuple[Tensor, Batch, AdamStep, tuple[Tensor, Tensor]]:
     """Weights, a batch with dropout, Adam's coefficients and moments; the last slot is empty."""
     layout = gpu.layout_of([member])
@@ -289,7 +270,7 @@ def first_slots(value: Any, n: int) -> Any:
     return type(value)(**{name: first_slots(each, n) for name, each in vars(value).items()})
 
 
-def check_engine(member: Any, device: torch.device, tolerance: float, precision: str) -> None:
+def check_engine(member: Member, device: torch.device, tolerance: float, precision: str) -> None:
     """Gradients, losses and an update equal the stacked engine's in float64, in any company."""
     from rnn_pipeline.networks.kernels.gpu_fused import FusedEngine
 
@@ -343,9 +324,9 @@ def test_a_fused_training_equals_the_reference_in_the_interpreter() -> None:
     ]
     memory = gpu.bytes_per_member(members)
     for member, result in zip(members, train(members, engine="fused", memory=memory), strict=True):
-        state, history = reference(member)
-        assert largest_difference(state, result.state) < 1e-5
-        assert result.history.val_loss == pytest.approx(history.val_loss, abs=1e-6)
+        expected = reference(member)
+        assert largest_difference(expected.state, result.state) < 1e-5
+        assert result.history.val_loss == pytest.approx(expected.history.val_loss, abs=1e-6)
 
 
 @needs_triton
@@ -372,10 +353,10 @@ def test_the_recurrent_weights_of_64_units_stay_on_an_h100s_chip(tmp_path: Path)
 def test_a_gpu_stays_near_the_reference(case: str, engine: str) -> None:
     members = unequal_members(**CASES[case])
     for member, result in zip(members, train(members, device=GPU, engine=engine), strict=True):
-        state, history = reference(member)
-        assert largest_difference(state, result.state) < 1e-4
-        assert result.history.best_epoch == history.best_epoch
-        assert len(result.history.val_loss) == len(history.val_loss)
+        expected = reference(member)
+        assert largest_difference(expected.state, result.state) < 1e-4
+        assert result.history.best_epoch == expected.history.best_epoch
+        assert len(result.history.val_loss) == len(expected.history.val_loss)
 
 
 LARGE = {"hidden_sizes": (64, 64), "lookback": 20, "batch_size": 32}
@@ -439,7 +420,7 @@ def test_lower_precision_moves_the_validation_loss_little(
 ) -> None:
     """After some 30 steps, relative; the parameters' error is printed (``pytest -s``)."""
     member = make_member(rows=400, epochs=3, **LARGE)
-    state, history = reference(member)
+    expected = reference(member)
     result = train([member], device=GPU, engine=engine, precision=precision)[0]
-    print(engine, precision, "parameters within", largest_difference(state, result.state))
-    assert result.history.val_loss == pytest.approx(history.val_loss, rel=tolerance)
+    print(engine, precision, "parameters within", largest_difference(expected.state, result.state))
+    assert result.history.val_loss == pytest.approx(expected.history.val_loss, rel=tolerance)

@@ -55,6 +55,8 @@ MAX_FEATURES = 128
 MAX_OUTPUTS = 64
 
 INPUT_PRECISION: dict[Precision, str] = {"float32": "ieee", "tf32": "tf32", "bfloat16": "bf16"}
+"""Triton's name of each. "tf32x3", three products for one, would be float32 but for the last bits
+on tensor cores; it compiles without spilling, too, and remains to be measured on a GPU."""
 
 SAVED = 4
 """Blocks of H that a step leaves for the backward pass: the LSTM's i, f, g, o or the GRU's r, z, n

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rnn_pipeline.networks.backends import Architecture
 from rnn_pipeline.networks.randomness import bits
 
 BETA1 = 0.9
@@ -29,16 +30,9 @@ ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One network of a group, and where its parameters lie in a flat row of ``size`` numbers."""
+class Layout(Architecture):
+    """A group's architecture, and where a member's parameters lie in a row of ``size`` numbers."""
 
-    cell: str
-    hidden_sizes: tuple[int, ...]
-    quantiles: tuple[float, ...]
-    n_features: int
-    lookback: int
-    n_horizons: int
-    batch_size: int
     blocks: Mapping[str, tuple[int, tuple[int, ...]]]
     """Name in the state dict to (offset, shape)."""
     size: int
