@@ -588,8 +588,8 @@ class FusedEngine:
             layout.size, layout.lookback, layout.batch_size, layout.n_horizons, layout.n_outputs,
             layout.blocks["head.weight"][0], layout.blocks["head.bias"][0],
             H=top.units, HP=top.padded, OP=_padded(layout.n_outputs),
-            N_SITES=len(self.layers), DROPOUT=batch.dropout is not None, TRAIN=train, num_warps=4,
-            **self.tiles,
+            N_SITES=len(self.layers), DROPOUT=batch.dropout is not None, TRAIN=train,
+            num_warps=top.warps, **self.tiles,
         )  # fmt: skip
 
     def _differentiate(self, layer: _Layer, parameters: Tensor, batch: Batch) -> None:
