@@ -202,6 +202,18 @@ def test_memory_bounds_the_members_side_by_side() -> None:
         gpu._slots(members, GPU, fused=False, memory=3 * size)
 
 
+def test_steps_before_any_member_is_there_leave_no_trace() -> None:
+    """What warms a GPU up before its graphs are captured, on tables of a single step."""
+    members = [make_member(rows=49, dropout=0.5, input_noise=0.1)]
+    layout = gpu.layout_of(members)
+    group = gpu._Group(members, layout, 3, CPU, torch.float32)
+    trainer = gpu._Trainer(group, StackedEngine(layout, CPU, None))
+    for step in (trainer._step, trainer._tile):
+        trainer.warm_up(step)
+    for traced in (group.parameters, *group.moments, trainer.total):
+        assert not traced.any()
+
+
 @needs_triton
 def test_the_fused_engine_says_what_it_cannot_train() -> None:
     for changes, reason in (

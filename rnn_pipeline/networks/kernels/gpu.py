@@ -365,8 +365,8 @@ class _Trainer:
         """Of the losses of the round's windows."""
         self.position = torch.arange(layout.batch_size, device=device)
         pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        self.replay_step = _replayable(self._step, device, pool)
-        self.replay_tile = _replayable(self._tile, device, pool)
+        self.replay_step = self._replayable(self._step, pool)
+        self.replay_tile = self._replayable(self._tile, pool)
 
     def run(self, on_trained: Callable[[int, TrainedMember], None]) -> None:
         """Train all members."""
@@ -437,6 +437,30 @@ class _Trainer:
         if self.has_noise:
             keys = [of_step(purpose=p) for p in (Purpose.NOISE_RADIUS, Purpose.NOISE_ANGLE)]
             self.noise_keys.copy_(_signed(np.stack(keys, axis=-1)))
+
+    def _replayable(self, step: Callable[[], None], pool: Any) -> Callable[[], None]:
+        """``step`` itself on a CPU, on a GPU its kernels as one graph with memory of the ``pool``.
+
+        Graphs that share a pool use the same memory, one after the other.
+        """
+        device = self.group.device
+        if device.type != "cuda":
+            return step
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            self.warm_up(step)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            step()
+        return graph.replay
+
+    def warm_up(self, step: Callable[[], None]) -> None:
+        """Let kernels be compiled and libraries set up, while no slot is occupied."""
+        for _ in range(2):
+            self.number.zero_()
+            step()
 
     def _step(self) -> None:
         """One optimizer step of every member that has one left in this round."""
@@ -531,26 +555,6 @@ def _shuffled(ends: Tensor, n: Tensor, keys: np.ndarray) -> Tensor:
     drawn = bits(_signed(keys).to(ends.device)[:, None], index)
     drawn = torch.where(index < n[:, None], drawn, 2**32)
     return ends.gather(1, drawn.argsort(dim=1, stable=True))
-
-
-def _replayable(step: Callable[[], None], device: torch.device, pool: Any) -> Callable[[], None]:
-    """``step`` itself on a CPU, on a GPU its kernels as one graph with memory of the ``pool``.
-
-    The step is run a few times, as warm-up and to compile its kernels: no slot may be occupied.
-    Graphs that share a pool use the same memory, one after the other.
-    """
-    if device.type != "cuda":
-        return step
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        step()
-    return graph.replay
 
 
 def _signed(keys: np.ndarray) -> Tensor:
