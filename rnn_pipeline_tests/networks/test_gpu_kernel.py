@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from rnn_pipeline.networks.fleet import Member, TrainedMember
 from rnn_pipeline.networks.kernels import gpu
@@ -212,6 +214,40 @@ def test_steps_before_any_member_is_there_leave_no_trace() -> None:
         trainer.warm_up(step)
     for traced in (group.parameters, *group.moments, trainer.total):
         assert not traced.any()
+
+
+class Watched(TorchDispatchMode):
+    """Notes operations on tensors that are not on the device "meta"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elsewhere: list[str] = []
+        self.calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.calls += 1
+        tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
+        if any(tensor.device.type != "meta" for tensor in tensors):
+            self.elsewhere.append(str(func))
+        return result
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_step_stays_on_its_device_so_that_a_graph_can_capture_it(cell: str) -> None:
+    """Without a GPU, on "meta": where a value is asked for, that raises."""
+    members = [
+        make_member(cell=cell, dropout=0.5, input_noise=0.1, quantiles=(0.1, 0.9), horizons=2)
+    ]
+    layout = gpu.layout_of(members)
+    meta = torch.device("meta")
+    group = gpu._Group(members, layout, 3, meta, torch.float32)
+    trainer = gpu._Trainer(group, StackedEngine(layout, meta, torch.bfloat16))
+    with Watched() as watched:
+        trainer._step()
+        trainer._tile()
+    assert watched.elsewhere == []
+    assert watched.calls > 500
 
 
 @needs_triton
