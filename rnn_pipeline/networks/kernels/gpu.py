@@ -12,23 +12,27 @@ to 64 units) and :mod:`~rnn_pipeline.networks.kernels.gpu_stacked` (torch alone,
 What of a member depends on its company: with the fused engine nothing, bit for bit, because one
 program computes one member (or one of its tiles) and everything between is elementwise. With the
 stacked engine batched products and sums over rows are cuBLAS's and torch's to arrange, which may
-depend on the shape of the whole; on a GPU K is therefore :data:`SLOTS` whatever the group's size
-and the memory, so that a member always meets the same shapes. Both agree with the reference within
-rounding, not bit for bit.
+depend on the shape of the whole; on a GPU K is therefore a function of the architecture alone,
+whatever the group's size and the memory, so that a member always meets the same shapes, and slots
+that fall empty towards the end are not compacted away. On a CPU K decides nothing that a test has
+found, but nothing promises it. Both engines agree with the reference within rounding, not bit for
+bit.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rnn_pipeline.networks.backends import architecture
 from rnn_pipeline.networks.devices import Precision, numerics
 from rnn_pipeline.networks.fleet import Member, TrainedMember
 from rnn_pipeline.networks.kernels.gpu_stacked import (
@@ -56,14 +60,23 @@ from rnn_pipeline.networks.training import History, learning_rates
 EngineName = Literal["auto", "fused", "stacked"]
 
 SLOTS = 512
-"""Members side by side in the stacked engine on a GPU: about where one step's products outweigh
-the launch of their kernels."""
+"""Members side by side in the stacked engine on a GPU, at most: about where one step's products
+outweigh the launch of their kernels."""
 
-FUSED_SLOTS = 4224
-"""At most in the fused engine: 32 programs for each of an H100's 132 multiprocessors, so that the
+STACKED_BYTES = 16 * 2**30
+"""What a step of the stacked engine may keep on a GPU; of large networks fewer stand side by side.
+A constant, because K must follow from the architecture alone."""
+
+FUSED_SLOTS = 2112
+"""At most in the fused engine: 16 programs for each of an H100's 132 multiprocessors, so that the
 last wave of programs is a small part of a launch."""
 
 CPU_SLOTS = 32
+"""On a CPU more members side by side gain nothing, and fall out of its caches."""
+
+COPIES = 12
+"""Of a member's parameters: weights, best weights, moments, gradients, and what Adam's step holds
+while it computes."""
 
 MEMORY_SHARE = 0.8
 """Of the free device memory that members may take unless told otherwise."""
@@ -83,22 +96,20 @@ def train(
     on_trained: Callable[[int, TrainedMember], None],
     engine: EngineName = "auto",
     memory: int | None = None,
-    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Train the members of one group.
 
     Args:
-        members: alike in cell, hidden sizes, quantiles, features, lookback, horizons and batch
-            size.
+        members: of one :class:`~rnn_pipeline.networks.backends.Architecture`.
         device: a GPU, or the CPU for the stacked engine.
-        precision: of the operands of products; sums, gates and weights are float32 in any case.
+        precision: of the operands of products; sums, gates and weights are float32. "float64",
+            throughout and with the stacked engine, shows that nothing but rounding tells this from
+            the reference.
         deterministic: pick kernels of torch that repeat bit for bit; the fused engine always does.
         on_trained: called in this thread with a member's place and result, in whatever order
             members finish.
         engine: "auto" takes the fused engine where it can compute this group.
         memory: bytes on the device that members may take; None: most of what is free.
-        dtype: float64 shows, with the stacked engine, that nothing but rounding tells this from
-            the reference.
 
     Raises:
         ValueError: the members are not alike, not even one fits into ``memory``, the engine cannot
@@ -107,11 +118,12 @@ def train(
     if not members:
         return
     layout = layout_of(members)
-    fused = _use_fused(layout, device, engine)
+    fused = _use_fused(layout, device, precision, engine)
     if memory is None and device.type == "cuda":
         memory = int(MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
     slots = _slots(members, device, fused, memory)
     with numerics(device, precision, deterministic):
+        dtype = torch.float64 if precision == "float64" else torch.float32
         group = _Group(members, layout, slots, device, dtype)
         trainer = _Trainer(group, _engine(layout, group, precision, fused))
         trainer.run(on_trained)
@@ -126,9 +138,9 @@ def bytes_per_member(members: Sequence[Member]) -> int:
     batch = layout.lookback * layout.batch_size * layout.n_features
     floats = (
         rows * (layout.n_features + layout.n_horizons)
-        + 6 * layout.size
+        + COPIES * layout.size
         + 4 * batch
-        + sum(activation_numbers(layout))
+        + activation_numbers(layout)
     )
     # Window ends, their order and the sort that finds it; keys and rates of each step.
     integers = 6 * windows + steps * (6 + len(layout.hidden_sizes))
@@ -141,43 +153,32 @@ def layout_of(members: Sequence[Member]) -> Layout:
     Raises:
         ValueError: they have it not.
     """
-    kinds = {_kind(member) for member in members}
+    kinds = {architecture(member): member for member in members}
     if len(kinds) > 1:
         raise ValueError(
-            "the members of a group must agree in cell, hidden sizes, quantiles, features,"
-            f" lookback, horizons and batch size, but there are {sorted(kinds)}"
+            "the members of a group must be of one architecture, but these are of"
+            f" {' and '.join(sorted(map(str, kinds)))}"
         )
-    cell, hidden_sizes, quantiles, n_features, lookback, n_horizons, batch_size = kinds.pop()
-    n_outputs = n_horizons * (1 + len(quantiles))
-    network = RecurrentForecaster(members[0].network, n_features, n_outputs)
+    ((kind, member),) = kinds.items()
+    network = RecurrentForecaster(member.network, kind.n_features, member.n_outputs)
     blocks, size = blocks_of(network.state_dict())
-    return Layout(
-        cell, hidden_sizes, quantiles, n_features, lookback, n_horizons, batch_size, blocks, size
-    )
+    return Layout(**vars(kind), blocks=blocks, size=size)
 
 
-def _kind(member: Member) -> tuple:
-    spec = member.network
-    return (
-        spec.cell,
-        tuple(spec.hidden_sizes),
-        tuple(getattr(spec, "quantiles", ())),
-        member.inputs.shape[1],
-        member.lookback,
-        1 if member.targets.ndim == 1 else member.targets.shape[1],
-        member.training.batch_size,
-    )
-
-
-def _use_fused(layout: Layout, device: torch.device, engine: EngineName) -> bool:
+def _use_fused(
+    layout: Layout, device: torch.device, precision: Precision, engine: EngineName
+) -> bool:
     if engine == "stacked" or (engine == "auto" and device.type != "cuda"):
         return False
-    try:
-        from rnn_pipeline.networks.kernels import gpu_fused
-    except ModuleNotFoundError as error:
-        reason: str | None = f"{error.name} is not installed"
+    reason: str | None
+    if precision == "float64":
+        reason = "it computes in float32, not float64"
+    elif importlib.util.find_spec("triton") is None:
+        reason = "triton is not installed"
     else:
-        reason = gpu_fused.unsupported(layout)
+        from rnn_pipeline.networks.kernels.gpu_fused import unsupported
+
+        reason = unsupported(layout)
     if reason is not None and engine == "fused":
         raise ValueError(f"the fused engine cannot train this group: {reason}")
     return reason is None
@@ -199,12 +200,15 @@ def _slots(members: Sequence[Member], device: torch.device, fused: bool, memory:
         raise ValueError(f"one member takes {size:,} bytes, but {memory:,} are allowed: raise that")
     if fused or device.type == "cpu":
         return min(len(members), fit, FUSED_SLOTS if fused else CPU_SLOTS)
-    if fit < SLOTS:
+    slots = SLOTS
+    while slots > 1 and slots * 4 * activation_numbers(layout_of(members)) > STACKED_BYTES:
+        slots //= 2
+    if fit < slots:
         raise ValueError(
-            f"the stacked engine trains {SLOTS} members at once, {SLOTS * size:,} bytes, but"
+            f"the stacked engine trains {slots} members at once, {slots * size:,} bytes, but"
             f" {memory:,} are allowed: raise that, or take a smaller batch or lookback"
         )
-    return SLOTS
+    return slots
 
 
 @dataclass
@@ -325,9 +329,8 @@ class _Group:
         self.n_val[slot] = 0
 
     def _first_weights(self, member: Member) -> dict[str, Tensor]:
-        initial = getattr(member, "initial", None)
-        if initial is not None:
-            return dict(initial)
+        if member.initial is not None:
+            return dict(member.initial)
         initialise(self.network, torch.Generator().manual_seed(member.seed))
         return self.network.state_dict()
 
@@ -361,8 +364,9 @@ class _Trainer:
         self.total = torch.zeros(slots, dtype=group.dtype, device=device)
         """Of the losses of the round's windows."""
         self.position = torch.arange(layout.batch_size, device=device)
-        self.replay_step = _replayable(self._step, device)
-        self.replay_tile = _replayable(self._tile, device)
+        pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self.replay_step = self._replayable(self._step, pool)
+        self.replay_tile = self._replayable(self._tile, pool)
 
     def run(self, on_trained: Callable[[int, TrainedMember], None]) -> None:
         """Train all members."""
@@ -433,6 +437,30 @@ class _Trainer:
         if self.has_noise:
             keys = [of_step(purpose=p) for p in (Purpose.NOISE_RADIUS, Purpose.NOISE_ANGLE)]
             self.noise_keys.copy_(_signed(np.stack(keys, axis=-1)))
+
+    def _replayable(self, step: Callable[[], None], pool: Any) -> Callable[[], None]:
+        """``step`` itself on a CPU, on a GPU its kernels as one graph with memory of the ``pool``.
+
+        Graphs that share a pool use the same memory, one after the other.
+        """
+        device = self.group.device
+        if device.type != "cuda":
+            return step
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            self.warm_up(step)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            step()
+        return graph.replay
+
+    def warm_up(self, step: Callable[[], None]) -> None:
+        """Let kernels be compiled and libraries set up, while no slot is occupied."""
+        for _ in range(2):
+            self.number.zero_()
+            step()
 
     def _step(self) -> None:
         """One optimizer step of every member that has one left in this round."""
@@ -527,25 +555,6 @@ def _shuffled(ends: Tensor, n: Tensor, keys: np.ndarray) -> Tensor:
     drawn = bits(_signed(keys).to(ends.device)[:, None], index)
     drawn = torch.where(index < n[:, None], drawn, 2**32)
     return ends.gather(1, drawn.argsort(dim=1, stable=True))
-
-
-def _replayable(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """``step`` itself on a CPU, on a GPU its kernels as one graph.
-
-    The step is run a few times, as warm-up and to compile its kernels: no slot may be occupied.
-    """
-    if device.type != "cuda":
-        return step
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
 
 
 def _signed(keys: np.ndarray) -> Tensor:

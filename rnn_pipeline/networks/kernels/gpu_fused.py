@@ -20,8 +20,9 @@ steps before (:func:`_project`), and the weights' gradients afterwards
 (:func:`_weight_gradients`).
 
 Buffers are (K, T, blocks, H', B') with H' and B' padded to tiles, those of states (K, 1 + T, ...)
-with the state before the first step in front; padded units and windows hold finite numbers that meet weights of 0. Letters as in
-:mod:`~rnn_pipeline.networks.kernels.gpu_stacked`, which also gives the equations of the cells.
+with the state before the first step in front; padded units and windows hold finite numbers that
+meet weights of 0. Letters as in :mod:`~rnn_pipeline.networks.kernels.gpu_stacked`, which also gives
+the equations of the cells.
 
 Precision of the products' operands: "float32" is true float32 on the ordinary cores ("ieee");
 "tf32" keeps 10 bits of the fraction (relative error of an operand up to 2**-11), "bfloat16" 7
@@ -54,6 +55,8 @@ MAX_FEATURES = 128
 MAX_OUTPUTS = 64
 
 INPUT_PRECISION: dict[Precision, str] = {"float32": "ieee", "tf32": "tf32", "bfloat16": "bf16"}
+"""Triton's name of each. "tf32x3", three products for one, would be float32 but for the last bits
+on tensor cores; it compiles without spilling, too, and remains to be measured on a GPU."""
 
 SAVED = 4
 """Blocks of H that a step leaves for the backward pass: the LSTM's i, f, g, o or the GRU's r, z, n
@@ -585,8 +588,8 @@ class FusedEngine:
             layout.size, layout.lookback, layout.batch_size, layout.n_horizons, layout.n_outputs,
             layout.blocks["head.weight"][0], layout.blocks["head.bias"][0],
             H=top.units, HP=top.padded, OP=_padded(layout.n_outputs),
-            N_SITES=len(self.layers), DROPOUT=batch.dropout is not None, TRAIN=train, num_warps=4,
-            **self.tiles,
+            N_SITES=len(self.layers), DROPOUT=batch.dropout is not None, TRAIN=train,
+            num_warps=top.warps, **self.tiles,
         )  # fmt: skip
 
     def _differentiate(self, layer: _Layer, parameters: Tensor, batch: Batch) -> None:

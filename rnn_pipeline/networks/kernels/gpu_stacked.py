@@ -11,13 +11,14 @@ Letters in shapes: K members, T time steps, B windows of a batch, F features, H 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from rnn_pipeline.networks.backends import Architecture
 from rnn_pipeline.networks.randomness import bits
 
 BETA1 = 0.9
@@ -29,16 +30,9 @@ ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One network of a group, and where its parameters lie in a flat row of ``size`` numbers."""
+class Layout(Architecture):
+    """A group's architecture, and where a member's parameters lie in a row of ``size`` numbers."""
 
-    cell: str
-    hidden_sizes: tuple[int, ...]
-    quantiles: tuple[float, ...]
-    n_features: int
-    lookback: int
-    n_horizons: int
-    batch_size: int
     blocks: Mapping[str, tuple[int, tuple[int, ...]]]
     """Name in the state dict to (offset, shape)."""
     size: int
@@ -459,8 +453,10 @@ def weighted_loss(outputs: Tensor, targets: Tensor, weights: Tensor, quantiles: 
     return (weights * loss.mean(-1)).sum(-1)
 
 
-def activation_numbers(layout: Layout) -> Sequence[int]:
-    """Numbers of one member that a step keeps, per layer: states, cell, gates, their gradients."""
+def activation_numbers(layout: Layout) -> int:
+    """Numbers, about, that one member's training step keeps: states, gates and their gradients."""
     gates = GATES[layout.cell]
     per_unit = 3 + 3 * gates.blocks + gates.saved
-    return [layout.lookback * layout.batch_size * h * per_unit for h in layout.hidden_sizes]
+    windows = -(-layout.batch_size // 32) * 32
+    units = sum(max(16, 2 ** math.ceil(math.log2(h))) for h in layout.hidden_sizes)
+    return layout.lookback * windows * units * per_unit
