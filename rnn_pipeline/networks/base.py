@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,16 @@ class Progress(Protocol):
 
     def __call__(self, epoch: int, epochs: int, train_loss: float, val_loss: float) -> None:
         """Learn that ``epoch`` (from 1) of the ``epochs`` asked for is done, and its losses."""
+
+
+class Options(TypedDict, total=False):
+    """Arguments that every :class:`Estimator` takes."""
+
+    seed: int
+    device: Literal["auto", "cpu", "cuda"] | torch.device
+    training: TrainingSpec
+    precision: Precision
+    progress: bool | Progress
 
 
 E = TypeVar("E", bound="Estimator")
