@@ -1,6 +1,6 @@
 """The wrappers on real bars beside naive forecasts, and beside the loop a tutorial writes.
 
-    python -m benchmarks.wrappers [--rounds 5] [--epochs 15] [--tickers 8]
+    python -m benchmarks.wrappers [--rounds 5] [--epochs 10] [--tickers 6]
 
 Prints one table as JSON, with three parts.
 
@@ -100,6 +100,8 @@ def one_ticker(bars: pd.DataFrame, epochs: int) -> dict[str, Any]:
     returns = frame["target"]
     prices = bars["adj_close"].loc[returns.index]
     cut = int(TRAIN_SHARE * len(returns))
+    # The first window that forecasts a held-out session ends at the last training session.
+    asked_from = slice(cut - LOOKBACK, None)
     actual = returns.to_numpy()[cut:]
     found: dict[str, Any] = {
         "held_out": len(actual),
@@ -111,12 +113,12 @@ def one_ticker(bars: pd.DataFrame, epochs: int) -> dict[str, Any]:
     for kind in (TradingLSTM, TradingGRU):
         on_returns, on_prices = (kind(training=EARLY, device="cpu") for _ in range(2))
         on_returns.fit(returns.iloc[:cut], **asked)
-        made = on_returns.predict_all(returns)[cut - 1 : -1]
+        made = on_returns.predict_all(returns.iloc[asked_from])[LOOKBACK - 1 : -1]
         found[f"{kind.__name__} on returns"] = scores(made, actual)
 
         on_prices.fit(prices.iloc[:cut], **asked)
         level, before = prices.to_numpy()[cut:], prices.to_numpy()[cut - 1 : -1]
-        made = on_prices.predict_all(prices)[cut - 1 : -1]
+        made = on_prices.predict_all(prices.iloc[asked_from])[LOOKBACK - 1 : -1]
         # A price may be forecast below 0 where the history never was; its sign is still a bet.
         found[f"{kind.__name__} on prices"] = {
             "mse_ratio": float(((made - level) ** 2).mean() / ((before - level) ** 2).mean()),
@@ -124,7 +126,7 @@ def one_ticker(bars: pd.DataFrame, epochs: int) -> dict[str, Any]:
         }
     multivariate = MultivariateLSTM(training=EARLY, device="cpu")
     multivariate.fit(frame.iloc[:cut], "target", **asked)
-    made = multivariate.predict_all(frame).to_numpy()[cut - 1 : -1]
+    made = multivariate.predict_all(frame.iloc[asked_from]).to_numpy()[LOOKBACK - 1 : -1]
     found["MultivariateLSTM"] = scores(made, actual)
     return found
 
@@ -265,8 +267,8 @@ def cell_errors() -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of the fit times")
-    parser.add_argument("--epochs", type=int, default=15, help="of the forecasts, at most")
-    parser.add_argument("--tickers", type=int, default=8, help="of stocknet")
+    parser.add_argument("--epochs", type=int, default=10, help="of the forecasts, at most")
+    parser.add_argument("--tickers", type=int, default=6, help="of stocknet")
     asked = parser.parse_args()
     sample, stocknet = sample_bars(), stocknet_bars(asked.tickers)
     report = {

@@ -12,24 +12,24 @@ import pytest
 from rnn_pipeline_tests.leaks.museum import EXHIBITS
 
 DOCS = Path(__file__).parent.parent / "docs"
+MUSEUM = (DOCS / "point-in-time.md").read_text()
 
 
-@pytest.mark.parametrize(("page", "count"), [("point-in-time.md", 3), ("networks.md", 4)])
-def test_every_example_prints_what_the_page_says(page: str, count: int) -> None:
-    text = (DOCS / page).read_text()
-    examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)
-    assert len(examples) == text.count("```python") == count
+@pytest.mark.parametrize(("name", "count"), [("networks.md", 4), ("point-in-time.md", 3)])
+def test_every_example_prints_what_the_page_says(name: str, count: int) -> None:
+    page = (DOCS / name).read_text()
+    examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, flags=re.DOTALL)
+    assert len(examples) == page.count("```python") == count
     for code, shown in examples:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, page, "exec"), {})
+            exec(compile(code, name, "exec"), {})
         lines = [line.rstrip() for line in printed.getvalue().splitlines()]
         assert lines == shown.splitlines()
 
 
 def test_the_museums_table_is_the_museum() -> None:
-    page = (DOCS / "point-in-time.md").read_text()
     for exhibit in EXHIBITS:
         line = f"| {exhibit.name} | {exhibit.seen_in} | {exhibit.variant} | `{exhibit.asset}` |"
-        assert line in page
+        assert line in MUSEUM
     assert len(EXHIBITS) == 10
