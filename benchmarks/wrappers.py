@@ -146,7 +146,13 @@ def forecasts(bars: dict[str, pd.DataFrame], epochs: int) -> dict[str, Any]:
             }
     held_out = sum(found["held_out"] for found in each.values())
     up = sum(found["up_share"] * found["held_out"] for found in each.values()) / held_out
-    return {"sessions": held_out, "always_up_hit_rate": up, "median": summary, "tickers": each}
+    return {
+        "epochs_at_most": epochs,
+        "sessions": held_out,
+        "always_up_hit_rate": up,
+        "median": summary,
+        "tickers": each,
+    }
 
 
 class Reference(nn.Module):
@@ -198,7 +204,7 @@ def straightforward(
             criterion(network(X[cut:]), y[cut:]).item()
 
 
-def fit_time(bars: pd.DataFrame, rounds: int, epochs: int = 2) -> dict[str, Any]:
+def fit_time(bars: pd.DataFrame, rounds: int, epochs: int = 1) -> dict[str, Any]:
     """Alternating fits of the same work; process time, one thread."""
     frame = features(bars)
     returns = frame["target"]
