@@ -313,7 +313,7 @@ def _header(path: Path, file: safe_open) -> dict[str, Any]:
     if header["format"] != FORMAT:
         raise ValueError(
             f"checkpoint {path} has format {header['format']}, this version reads {FORMAT};"
-            " train again, or use the version that wrote it"
+            " delete it to train again, or use the version that wrote it"
         )
     return header
 
