@@ -14,13 +14,7 @@ from rnn_pipeline_tests.leaks import town
     ids=["a_network_per_ticker", "one_network_over_all"],
 )
 def test_the_whole_chain_does_not_look_ahead(changes: dict[str, int]) -> None:
-    knowledge, settings = town.knowledge(), town.settings()
-    networks = {
-        name: network.model_copy(update=changes)
-        for name, network in settings.model.networks.items()
-    }
-    model = settings.model.model_copy(update={"networks": networks})
-    settings = settings.model_copy(update={"model": model})
+    knowledge, settings = town.knowledge(), town.settings(**changes)
     made = []
 
     def run(known: Knowledge) -> dict[str, pd.DataFrame]:

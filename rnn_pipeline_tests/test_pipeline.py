@@ -92,7 +92,8 @@ def test_every_asset_shows_counts_and_most_show_a_picture(instance):
             pictured.add(asset.to_user_string())
     assert pictured >= {
         *("raw_ohlcv", "raw_news", "price_features", "news_sentiment", "sequence_windows"),
-        *("lstm_forecaster", "gru_forecaster", "sentiment_model", "walk_forward_forecasts"),
+        *("lstm_forecaster", "gru_forecaster", "pooled_gru_forecaster", "sentiment_model"),
+        "walk_forward_forecasts",
         *("trading_signals", "walk_forward_report", "gradient_flow"),
     }
 
@@ -293,7 +294,8 @@ def test_a_replay_names_changed_data_code_and_networks(copy, tmp_path):
     for member in other.members.values():
         next(iter(member.state.values())).add_(0.1)
     other.save(tmp_path / "gru.safetensors", {})
-    paths = {"gru": tmp_path / "gru.safetensors", "lstm": checkpoint_path("lstm", "AAPL")}
+    paths = {model: checkpoint_path(model, "AAPL") for model in SETTINGS.model.networks}
+    paths["gru"] = tmp_path / "gru.safetensors"
     found = again(copy, paths.get)
     assert any(cause.startswith("model: gru, fold") for cause in found.causes)
     told = found.differences[found.differences["stage"] == "forecasts"]
