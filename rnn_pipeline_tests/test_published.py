@@ -198,6 +198,15 @@ def test_figures_are_those_of_the_books() -> None:
     assert acl18.accuracy(actual, predicted) == 0.7
 
 
+def test_samples_of_one_session_count_as_one() -> None:
+    """Ten copies of four sessions: the error of four independent ones, p (1 - p) / 4."""
+    right = np.repeat([True, True, True, False], 10)
+    sessions = np.repeat(SESSIONS[:4], 10)
+    assert acl18.clustered_error(right, sessions) == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
+    alone = acl18.clustered_error(right, np.arange(40))
+    assert alone == pytest.approx(math.sqrt(0.75 * 0.25 / 40))
+
+
 def test_a_folder_without_the_files_is_said(tmp_path) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         acl18.read(tmp_path)

@@ -103,6 +103,11 @@ class View:
         ends = zip(self.shares, self.ends(role), strict=True)
         return np.concatenate([share.targets[own] for share, own in ends])
 
+    def sessions(self, role: str) -> NDArray[np.datetime64]:
+        """The sessions *t-1*, in the order of ``labels``."""
+        ends = zip(self.shares, self.ends(role), strict=True)
+        return np.concatenate([share.sessions[own] for share, own in ends])
+
     def windows(self, role: str) -> NDArray[np.float32]:
         """(n, LOOKBACK * n_features), scaled, in the order of ``labels``."""
         ends = zip(self.shares, self.ends(role), strict=True)
@@ -186,10 +191,14 @@ def views(data: Data, corpus: pd.DataFrame) -> dict[str, View]:
 
 
 def figures(
-    actual: NDArray, made: Sequence[NDArray], with_text: NDArray[np.bool_]
+    actual: NDArray, made: Sequence[NDArray], sessions: NDArray, with_text: NDArray[np.bool_]
 ) -> dict[str, Any]:
     """Mean and deviation over seeds, of all samples and of those with a text for *t*."""
-    found: dict[str, Any] = {"seeds": len(made)}
+    errors = [acl18.clustered_error(actual == predicted, sessions) for predicted in made]
+    found: dict[str, Any] = {
+        "seeds": len(made),
+        "accuracy_error_by_session": statistics.fmean(errors),
+    }
     for name, chosen in (("", np.ones(len(actual), bool)), ("with_text_", with_text)):
         for figure, of in (("accuracy", acl18.accuracy), ("mcc", acl18.matthews)):
             values = [of(actual[chosen], predicted[chosen]) for predicted in made]
@@ -221,7 +230,8 @@ def network_labels(view: View, network: NetworkSpec, seeds: Iterable[int]) -> li
         for seed in seeds
     ]
     made = []
-    for trained in train_members(members, Compute(torch.device("cpu"))):
+    # Backends agree to rounding only, and "auto" may choose another one another time.
+    for trained in train_members(members, Compute(torch.device("cpu"), backend="reference")):
         outputs = predict_members(
             [for_ticker(trained, share.ticker) for share in view.shares],
             [share.inputs for share in view.shares],
@@ -267,7 +277,7 @@ def compare(data: Data, corpus: pd.DataFrame, seeds: range) -> dict[str, Any]:
     """All figures of one folder."""
     seen = views(data, corpus)
     prices = seen["prices"]
-    actual, counts = prices.labels("test"), {}
+    actual, sessions, counts = prices.labels("test"), prices.sessions("test"), {}
     for role in ("train", "val", "test"):
         own = prices.labels(role)
         counts[role] = {"samples": len(own), "up_share": float((own > 0).mean())}
@@ -308,7 +318,7 @@ def compare(data: Data, corpus: pd.DataFrame, seeds: range) -> dict[str, Any]:
     found = {}
     for name, predict in made.items():
         begun = time.process_time()
-        found[name] = figures(actual, predict(), with_text)
+        found[name] = figures(actual, predict(), sessions, with_text)
         found[name]["cpu_seconds"] = time.process_time() - begun
         shown = found[name]
         print(
@@ -316,12 +326,10 @@ def compare(data: Data, corpus: pd.DataFrame, seeds: range) -> dict[str, Any]:
             f"  MCC {shown['mcc']:+.4f} ± {shown.get('mcc_sd', 0):.4f}",
             file=sys.stderr,
         )
-    n = len(actual)
     return {
         "tickers": len(prices.shares),
         **counts,
         "test_with_text": int(with_text.sum()),
-        "standard_error_of_accuracy": float(np.sqrt(0.25 / n)),
         "figures": found,
     }
 

@@ -167,6 +167,13 @@ def accuracy(actual: NDArray, predicted: NDArray) -> float:
     return float((actual == predicted).mean())
 
 
+def clustered_error(right: NDArray[np.bool_], sessions: NDArray) -> float:
+    """Standard error of the share that is right, where the samples of a session go together."""
+    _, place = np.unique(sessions, return_inverse=True)
+    sums = np.bincount(place, weights=right - right.mean())
+    return float(np.sqrt((sums**2).sum()) / len(right))
+
+
 def matthews(actual: NDArray, predicted: NDArray) -> float:
     """Matthews' correlation coefficient (1975) of labels -1 and 1; 0 where one side is constant."""
     if len(np.unique(actual)) < 2 or len(np.unique(predicted)) < 2:
