@@ -199,12 +199,13 @@ def test_figures_are_those_of_the_books() -> None:
 
 
 def test_samples_of_one_session_count_as_one() -> None:
-    """Ten copies of four sessions: the error of four independent ones, p (1 - p) / 4."""
-    right = np.repeat([True, True, True, False], 10)
-    sessions = np.repeat(SESSIONS[:4], 10)
-    assert acl18.clustered_error(right, sessions) == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
-    alone = acl18.clustered_error(right, np.arange(40))
-    assert alone == pytest.approx(math.sqrt(0.75 * 0.25 / 40))
+    """Copies of 200 sessions' samples are no more evidence: p plus and minus 1.96 deviations."""
+    predicted = np.where(np.arange(200) % 4 > 0, 1, -1)
+    width = 1.96 * math.sqrt(0.75 * 0.25 / 200)
+    sessions = np.repeat(SESSIONS[:200], 5)
+    made = [np.repeat(predicted, 5)] * 2
+    low, high = acl18.interval(acl18.accuracy, np.ones(1000), made, sessions)
+    assert (low, high) == pytest.approx((0.75 - width, 0.75 + width), abs=0.01)
 
 
 def test_a_folder_without_the_files_is_said(tmp_path) -> None:

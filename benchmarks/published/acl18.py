@@ -19,6 +19,7 @@ with a text for session *t* are also counted apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -167,15 +168,36 @@ def accuracy(actual: NDArray, predicted: NDArray) -> float:
     return float((actual == predicted).mean())
 
 
-def clustered_error(right: NDArray[np.bool_], sessions: NDArray) -> float:
-    """Standard error of the share that is right, where the samples of a session go together."""
-    _, place = np.unique(sessions, return_inverse=True)
-    sums = np.bincount(place, weights=right - right.mean())
-    return float(np.sqrt((sums**2).sum()) / len(right))
-
-
 def matthews(actual: NDArray, predicted: NDArray) -> float:
     """Matthews' correlation coefficient (1975) of labels -1 and 1; 0 where one side is constant."""
     if len(np.unique(actual)) < 2 or len(np.unique(predicted)) < 2:
         return 0.0
     return float(np.corrcoef(actual, predicted)[0, 1])
+
+
+def interval(
+    figure: Callable[[NDArray, NDArray], float],
+    actual: NDArray,
+    made: Sequence[NDArray],
+    sessions: NDArray,
+    draws: int = 1000,
+) -> list[float]:
+    """95 % interval of a figure's mean over ``made``, from sessions drawn with replacement.
+
+    Sessions are drawn, not samples, because the moves of one session go together.
+
+    Args:
+        figure: of actual and predicted labels.
+        actual: (n,) labels.
+        made: (n,) predicted labels, of one seed each.
+        sessions: (n,) of the samples.
+        draws: of the bootstrap.
+    """
+    _, place = np.unique(sessions, return_inverse=True)
+    rows = [np.flatnonzero(place == session) for session in range(place.max() + 1)]
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(draws):
+        drawn = np.concatenate([rows[n] for n in rng.integers(len(rows), size=len(rows))])
+        means.append(np.mean([figure(actual[drawn], predicted[drawn]) for predicted in made]))
+    return np.quantile(means, [0.025, 0.975]).tolist()
