@@ -131,7 +131,7 @@ def train_members(
     ):
         try:
             places = {
-                pool.submit(_train, member, device, precision): place
+                pool.submit(train_member, member, device, precision): place
                 for place, member in enumerate(members)
             }
             for future in as_completed(places):
@@ -144,8 +144,23 @@ def train_members(
     return [trained[place] for place in sorted(trained)]
 
 
-def _train(member: Member, device: torch.device, precision: Precision) -> TrainedMember:
-    """Train one member on the calling thread."""
+def train_member(
+    member: Member,
+    device: torch.device,
+    precision: Precision = "float32",
+    on_epoch: Callable[[int, float, float], None] | None = None,
+) -> TrainedMember:
+    """Train one member by torch's loop on the calling thread, which must hold ``numerics``.
+
+    Args:
+        member: what to train.
+        device: where.
+        precision: see :func:`~rnn_pipeline.networks.training.fit`.
+        on_epoch: likewise.
+
+    Raises:
+        ValueError: its training failed; the message names its key.
+    """
     n_features = member.inputs.shape[1]
     network = RecurrentForecaster(member.network, n_features)
     initialise(network, torch.Generator().manual_seed(member.seed))
@@ -169,8 +184,9 @@ def _train(member: Member, device: torch.device, precision: Precision) -> Traine
             member.training,
             member.seed,
             precision,
+            on_epoch,
         )
     except ValueError as error:
-        raise ValueError(f"member {member.key!r}: {error}") from None
+        raise type(error)(f"member {member.key!r}: {error}") from None
     state = {name: value.cpu() for name, value in network.state_dict().items()}
     return TrainedMember(member.key, member.network, n_features, member.lookback, state, history)

@@ -176,7 +176,7 @@ def test_a_failure_stops_the_rest_and_workers_keep_to_one_thread(
         time.sleep(0.05)
         raise ValueError("spoilt")
 
-    monkeypatch.setattr(fleet, "_train", fail)
+    monkeypatch.setattr(fleet, "train_member", fail)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
