@@ -73,6 +73,7 @@ class ComputeResource(dg.ConfigurableResource):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     deterministic: bool = True
+    tensorboard: bool = False
 
     def resolve(self) -> torch.device:
         """The torch device.
@@ -83,6 +84,11 @@ class ComputeResource(dg.ConfigurableResource):
         from rnn_pipeline.networks.devices import resolve_device
 
         return resolve_device(self.device)
+
+    @property
+    def log_dir(self) -> Path | None:
+        """Where TensorBoard's event files go; None: nobody asked for them."""
+        return SETTINGS.tensorboard_dir if self.tensorboard else None
 
 
 MARKET = MarketResource(

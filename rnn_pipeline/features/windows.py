@@ -451,12 +451,13 @@ def fold_status(
     return status.sort_values(["ticker", "fold"], ignore_index=True)
 
 
-def _left_out(train: int, val: int, test: int, min_train: int) -> str:
+def _left_out(train: int, val: int, test: int | None, min_train: int) -> str:
+    """Say why a ticker takes no part in a fold; ``test`` is None where the fold tests nothing."""
     if train < min_train:
         return f"too little history: {train} training windows, {min_train} needed"
     if val == 0:
         return "no validation window"
-    return "" if test else "no test window"
+    return "no test window" if test == 0 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -525,7 +526,8 @@ def fold_data(
     own = index.iloc[first:last]
     roles = _roles(own, fold)
     counts = {role: int(chosen.sum()) for role, chosen in roles.items()}
-    reason = _left_out(**counts, min_train=min_train)
+    tested = counts["test"] if fold.test else None
+    reason = _left_out(counts["train"], counts["val"], tested, min_train)
     if reason:
         raise ValueError(f"{ticker}, fold {fold.number}: {reason}")
 

@@ -28,6 +28,8 @@ from rnn_pipeline.networks.checkpoints import (
 from rnn_pipeline.networks.devices import Precision
 from rnn_pipeline.networks.fleet import Member, TrainedMember, train_members
 from rnn_pipeline.networks.inference import predict_member
+from rnn_pipeline.networks.tensorboard import log_history
+from rnn_pipeline.networks.training import learning_rates
 
 if TYPE_CHECKING:
     import torch
@@ -247,6 +249,7 @@ def train_walk_forward(
     *,
     deterministic: bool = True,
     precision: Precision = "float32",
+    log_dir: Path | None = None,
     on_trained: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> tuple[dict[str, Forecaster], int]:
     """Train one model on every ticker, fold and seed that is not known already.
@@ -263,6 +266,8 @@ def train_walk_forward(
             training can see has changed.
         deterministic: see :func:`~rnn_pipeline.networks.fleet.train_members`.
         precision: likewise.
+        log_dir: where TensorBoard finds the networks trained now, by ticker, model, fold and seed;
+            None writes no logs.
         on_trained: called with how many networks are trained and how many there are to train.
 
     Returns:
@@ -311,8 +316,11 @@ def train_walk_forward(
             )
     done = 0
 
-    def count(_place: int, _member: TrainedMember) -> None:
+    def count(place: int, member: TrainedMember) -> None:
         nonlocal done
+        if log_dir is not None:
+            rates = learning_rates(training, len(to_train[place].train_ends))
+            log_history(log_dir / member.key, member.history, rates)
         done += 1
         on_trained(done, len(to_train))
 
