@@ -197,6 +197,12 @@ class ModelSettings(Spec):
         "stacked_lstm": NetworkSpec(cell="lstm", hidden_sizes=(32, 16), dropout=0.2),
     }
     training: TrainingSpec = TrainingSpec()
+    warm_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="epochs of a fold that starts from the weights of the fold before it; empty:"
+        " every fold starts afresh",
+    )
     sentiment: SentimentSpec = SentimentSpec()
 
 
@@ -221,13 +227,19 @@ class TradingSpec(Spec):
 
 
 class ComputeSettings(Spec):
-    """Where networks train."""
+    """Where networks train, and what it may take."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     deterministic: bool = True
+    backend: Literal["auto", "reference", "cpu", "processes", "gpu"] = Field(
+        "auto", description="who trains forecasters; auto: the fastest on this machine"
+    )
+    memory_gb: float = Field(
+        4.0, gt=0, description="what forecasters that train together may take, on the GPU or here"
+    )
     tensorboard: bool = Field(
-        False, description="write every network's loss curves below data_dir for TensorBoard"
+        False, description="write every forecaster's loss curves below data_dir for TensorBoard"
     )
 
 

@@ -1,6 +1,6 @@
 """The sentiment model, and the forecasters: one asset that differs by its network alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from rnn_pipeline.features.windows import FoldData
     from rnn_pipeline.networks.walk_forward import Forecaster
 
-#: Networks between two lines of progress.
-_PROGRESS_EVERY = 20
-
 _CHECKPOINT_COLUMNS = [
     "ticker",
     "model",
@@ -40,6 +37,7 @@ _CHECKPOINT_COLUMNS = [
     "written_at",
     "run_id",
 ]
+_NO_CHECKPOINT = pd.DataFrame(columns=_CHECKPOINT_COLUMNS)
 _NO_HISTORY = pd.DataFrame({"ticker": [], "model": [], "fold": [], "seed": [], "epoch": []})
 
 
@@ -124,9 +122,22 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
         market: MarketResource,
         compute: ComputeResource,
     ) -> dg.MaterializeResult:
-        from rnn_pipeline.networks.walk_forward import train_walk_forward
+        from rnn_pipeline.networks.walk_forward import Unfinished, by_recipe, train_walk_forward
 
         tickers = tickers_of(context)
+        unfinished = Unfinished(SETTINGS.checkpoint_dir / model / "unfinished")
+        written = [_NO_CHECKPOINT]
+        histories = [_NO_HISTORY]
+
+        def keep(complete: Sequence["Forecaster"]) -> None:
+            rows = [_save(forecaster, context.run.run_id) for forecaster in complete]
+            written.append(pd.DataFrame(rows, columns=_CHECKPOINT_COLUMNS))
+            histories.append(pd.concat([forecaster.history for forecaster in complete]))
+            own = [forecaster.ticker for forecaster in complete]
+            with warehouse.store.batch() as batch:
+                batch.replace("checkpoints", written[-1], ticker=own, model=model)
+                batch.replace("training_history", histories[-1], ticker=own, model=model)
+
         fitted, trained = train_walk_forward(
             model,
             COLUMNS,
@@ -134,31 +145,30 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
             network,
             SETTINGS.model.training,
             SETTINGS.model.seeds,
-            compute.resolve(),
-            known=load_forecasters(model, tickers),
-            deterministic=compute.deterministic,
-            precision=compute.precision,
+            compute.fleet(),
+            by_recipe(load_forecasters(model, tickers).values()) | unfinished.load(),
+            warm_epochs=SETTINGS.model.warm_epochs,
             log_dir=compute.log_dir,
-            on_trained=lambda done, of: _report_progress(context, model, done, of),
+            on_trained=unfinished.add,
+            on_complete=keep,
+            tell=lambda line: context.log.info(f"{model}: {line}"),
         )
-        written = pd.DataFrame(
-            [_save(forecaster, context.run.run_id) for forecaster in fitted.values()],
-            columns=_CHECKPOINT_COLUMNS,
-        )
-        history = pd.concat([forecaster.history for forecaster in fitted.values()] or [_NO_HISTORY])
+        unfinished.forget(tickers)
+        left_out = sorted(set(tickers) - set(fitted))
         with warehouse.store.batch() as batch:
-            batch.replace("checkpoints", written, ticker=tickers, model=model)
-            batch.replace("training_history", history, ticker=tickers, model=model)
+            batch.replace("checkpoints", _NO_CHECKPOINT, ticker=left_out, model=model)
+            batch.replace("training_history", _NO_HISTORY, ticker=left_out, model=model)
+        checkpoints = pd.concat(written, ignore_index=True)
         show(
             context,
-            loss_curves=plots.loss_curves(history),
-            checkpoints=table(written, ["ticker", "networks", "checkpoint_hash"]),
+            loss_curves=plots.loss_curves(pd.concat(histories, ignore_index=True)),
+            checkpoints=table(checkpoints, ["ticker", "networks", "checkpoint_hash"]),
         )
         return dg.MaterializeResult(
             metadata={
-                "networks": int(written["networks"].sum()),
+                "networks": int(checkpoints["networks"].sum()),
                 "networks_trained": trained,
-                "tickers_left_out": dg.MetadataValue.json(sorted(set(tickers) - set(fitted))),
+                "tickers_left_out": dg.MetadataValue.json(left_out),
             }
         )
 
@@ -219,11 +229,6 @@ def _save(forecaster: "Forecaster", run_id: str) -> dict[str, object]:
         "written_at": datetime.now(UTC),
         "run_id": run_id,
     }
-
-
-def _report_progress(context: dg.AssetExecutionContext, model: str, done: int, of: int) -> None:
-    if done % _PROGRESS_EVERY == 0 or done == of:
-        context.log.info(f"{model}: {done} of {of} networks trained")
 
 
 forecasters = [forecaster(model, spec) for model, spec in SETTINGS.model.networks.items()]

@@ -95,9 +95,7 @@ def tuning_trials(
                 start,
                 spec,
                 SETTINGS.tuning_dir / "studies.sqlite",
-                compute.resolve(),
-                deterministic=compute.deterministic,
-                precision=compute.precision,
+                compute.fleet(),
                 on_trial=lambda done: context.log.info(_progress(done, spec.n_trials)),
             )
             rows = tuned.trials.assign(

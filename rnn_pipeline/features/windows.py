@@ -472,7 +472,8 @@ class FoldData:
         ticker: The ticker.
         fold: Number of the fold.
         lookback: Rows in one window.
-        inputs: (rows, n_features) float32, scaled; NaN where the matrix has NaN, in no window.
+        values: (rows, n_features) float32, a view of the matrix, so that the data of thousands of
+            networks takes no memory before it is scaled; NaN in no window.
         targets: (rows,) float32, scaled; NaN where not yet known and at rows without a role.
         input_scaler: Fitted on the rows that training windows cover.
         target_scaler: Fitted on the targets of the training windows; ``inverse`` turns a forecast
@@ -486,7 +487,7 @@ class FoldData:
     ticker: str
     fold: int
     lookback: int
-    inputs: NDArray[np.float32]
+    values: NDArray[np.float32]
     targets: NDArray[np.float32]
     input_scaler: Scaler
     target_scaler: Scaler
@@ -494,6 +495,11 @@ class FoldData:
     val_ends: NDArray[np.int64]
     test_ends: NDArray[np.int64]
     sessions: NDArray[np.datetime64]
+
+    @property
+    def inputs(self) -> NDArray[np.float32]:
+        """(rows, n_features) float32, the values scaled; computed anew each time."""
+        return self.input_scaler.transform(self.values)
 
     @cached_property
     def training_hash(self) -> str:
@@ -546,7 +552,7 @@ def fold_data(
         ticker=ticker,
         fold=fold.number,
         lookback=lookback,
-        inputs=input_scaler.transform(values),
+        values=values,
         targets=target_scaler.transform(targets),
         input_scaler=input_scaler,
         target_scaler=target_scaler,

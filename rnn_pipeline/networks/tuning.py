@@ -4,9 +4,8 @@ The one idea: whoever tries fifty networks and keeps the best has looked at what
 compared on. So a trial trains and is valued within the fold's training span alone
 (:func:`~rnn_pipeline.features.folds.inner_folds`), and every trial is counted.
 
-Trials are trained by :func:`~rnn_pipeline.networks.fleet.train_member` and not as a fleet: a pruned
-trial ends after the epoch that showed it to be hopeless, and a fleet's kernels report a member when
-it is trained.
+Trials are trained one by one with torch and not as a fleet: a pruned trial ends after the epoch
+that showed it to be hopeless, and a fleet's kernels report a member when it is trained.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from rnn_pipeline.features.folds import Fold, inner_folds
 from rnn_pipeline.features.windows import FoldData, ModelMatrix, fold_data
 from rnn_pipeline.networks.checkpoints import code_version
 from rnn_pipeline.networks.devices import Precision, numerics
-from rnn_pipeline.networks.fleet import Member, train_member
+from rnn_pipeline.networks.fleet import Compute, Member
+from rnn_pipeline.networks.kernels.reference import train_member
 from rnn_pipeline.networks.training import NotFinite
 
 if TYPE_CHECKING:
     import optuna
-    import torch
 
     from rnn_pipeline.settings import NetworkSpec, TrainingSpec, TuningSpec
 
@@ -152,10 +151,8 @@ def tune(
     start: Candidate,
     spec: TuningSpec,
     storage: Path,
-    device: torch.device,
+    compute: Compute,
     *,
-    deterministic: bool = True,
-    precision: Precision = "float32",
     on_trial: Callable[[pd.DataFrame], None] = lambda _trials: None,
 ) -> Tuned:
     """Search until the study has ``spec.n_trials`` trials, or its time is up.
@@ -174,9 +171,7 @@ def tune(
         start: what the settings say now; a trial changes what is searched.
         spec: ranges, trials, time, seed.
         storage: Optuna's SQLite file, of any number of studies.
-        device: where to train.
-        deterministic: see :func:`~rnn_pipeline.networks.fleet.train_members`.
-        precision: likewise.
+        compute: the device to train on, and its numerics.
         on_trial: called after each trial with all of them, as in ``Tuned.trials``.
 
     Raises:
@@ -186,7 +181,7 @@ def tune(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     ticker = datasets[0].ticker
-    name = f"{ticker}/{model}/{fold}/{_recipe(datasets, start, spec, precision)}"
+    name = f"{ticker}/{model}/{fold}/{_recipe(datasets, start, spec, compute.precision)}"
     storage.parent.mkdir(parents=True, exist_ok=True)
     kept = optuna.create_study(storage=f"sqlite:///{storage}", study_name=name, load_if_exists=True)
     # The search itself runs in memory: a report per epoch would cost SQLite more than the epoch.
@@ -204,14 +199,12 @@ def tune(
         return rows[[*TRIALS, "finished_at"]]
 
     began = time.monotonic()
-    with numerics(device, precision, deterministic):
+    with numerics(compute.device, compute.precision, compute.deterministic):
         for number in range(done, spec.n_trials):
             # A sampler of its own: what a trial tries must not depend on which process made it.
             seed = int(np.random.SeedSequence([spec.seed, number]).generate_state(1)[0])
             study.sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
-            study.optimize(
-                lambda trial: _value(trial, datasets, start, spec, device, precision), n_trials=1
-            )
+            study.optimize(lambda trial: _value(trial, datasets, start, spec, compute), n_trials=1)
             kept.add_trial(study.get_trials()[-1])
             on_trial(table())
             if spec.timeout is not None and time.monotonic() - began > spec.timeout:
@@ -278,8 +271,7 @@ def _value(
     datasets: Sequence[FoldData],
     start: Candidate,
     spec: TuningSpec,
-    device: torch.device,
-    precision: Precision,
+    compute: Compute,
 ) -> float:
     """Train a trial's network on each split, as long as it is promising, and value it."""
     import optuna
@@ -312,7 +304,7 @@ def _value(
             seed=spec.seed,
         )
         try:
-            train_member(member, device, precision, report)
+            train_member(member, compute.device, compute.precision, report)
         except NotFinite as error:
             trial.set_user_attr("failure", str(error))
             raise optuna.TrialPruned from None

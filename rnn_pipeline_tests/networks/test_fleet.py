@@ -1,5 +1,6 @@
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from rnn_pipeline.networks import fleet
-from rnn_pipeline.networks.fleet import Member, TrainedMember, train_members, windows_of
+from rnn_pipeline.networks.fleet import Compute, Member, TrainedMember, train_members, windows_of
 from rnn_pipeline.networks.inference import predict_member
+from rnn_pipeline.networks.kernels import reference
 from rnn_pipeline.networks.randomness import epoch_order
 from rnn_pipeline.networks.recurrent import RecurrentForecaster, initialise
 from rnn_pipeline.settings import NetworkSpec, TrainingSpec
 
-from .members import CPU, LOOKBACK, make_member
+from .members import LOOKBACK, REFERENCE, make_member
 
 
 def train(member: Member) -> TrainedMember:
-    (trained,) = train_members([member], CPU)
+    (trained,) = train_members([member], REFERENCE)
     return trained
 
 
@@ -112,7 +113,7 @@ def test_a_member_depends_on_nothing_else() -> None:
         for workers, order in ((2, [3, 1, 4, 0, 2]), (3, [4, 3, 2, 1, 0]), (1, [0, 1, 2, 3, 4])):
             torch.set_num_threads(workers)
             torch.manual_seed(workers)
-            together = train_members([members[place] for place in order], CPU)
+            together = train_members([members[place] for place in order], REFERENCE)
             assert torch.get_num_threads() == workers
             assert [trained.key for trained in together] == [members[p].key for p in order]
             for place, trained in zip(order, together, strict=True):
@@ -132,15 +133,16 @@ def test_reports_each_member_in_the_callers_thread() -> None:
     reported: dict[int, TrainedMember] = {}
     threads = set()
 
-    def on_trained(place: int, trained: TrainedMember) -> None:
-        reported[place] = trained
+    def on_trained(trained: Mapping[int, TrainedMember]) -> None:
+        assert not reported.keys() & trained.keys()
+        reported.update(trained)
         threads.add(threading.get_ident())
 
-    trained = train_members(iter(members), CPU, on_trained=on_trained)
+    trained = train_members(iter(members), REFERENCE, on_trained=on_trained)
     assert [reported[place] for place in range(4)] == trained
     assert [t.key for t in trained] == list("abcd")
     assert threads == {threading.get_ident()}
-    assert train_members([], CPU) == []
+    assert train_members([], REFERENCE) == []
 
 
 def test_inputs_may_be_a_read_only_memory_map(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_a_loss_that_is_not_finite_names_member_and_epoch(spoilt: str) -> None:
     member = make_member("IBM|fold 3")
     getattr(member, spoilt)[50] = np.nan
     with pytest.raises(ValueError, match=r"'IBM\|fold 3': the loss is not finite in epoch 0.*NaN"):
-        train_members([make_member(), member, make_member()], CPU)
+        train_members([make_member(), member, make_member()], REFERENCE)
 
 
 def test_a_failure_stops_the_rest_and_workers_keep_to_one_thread(
@@ -176,12 +178,12 @@ def test_a_failure_stops_the_rest_and_workers_keep_to_one_thread(
         time.sleep(0.05)
         raise ValueError("spoilt")
 
-    monkeypatch.setattr(fleet, "train_member", fail)
+    monkeypatch.setattr(reference, "train_member", fail)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
         with pytest.raises(ValueError, match="spoilt"):
-            train_members([make_member() for _ in range(40)], CPU)
+            train_members([make_member() for _ in range(40)], REFERENCE)
     finally:
         torch.set_num_threads(threads)
     assert len(threads_seen) < 10
@@ -231,10 +233,10 @@ def test_learns_a_signal_and_finds_none_in_noise(cell: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_repeats_itself_and_agrees_with_the_cpu() -> None:
     members = [make_member("a"), make_member("b", network=NetworkSpec(cell="gru"), seed=2)]
-    gpu = torch.device("cuda")
-    once, again = (train_members(members, gpu, deterministic=True) for _ in range(2))
-    for first, second, cpu in zip(once, again, train_members(members, CPU), strict=True):
+    gpu = Compute(torch.device("cuda"), backend="reference")
+    once, again = (train_members(members, gpu) for _ in range(2))
+    for first, second, cpu in zip(once, again, train_members(members, REFERENCE), strict=True):
         assert same_weights(first, second)
         for name, value in cpu.state.items():
             torch.testing.assert_close(first.state[name], value, rtol=0, atol=1e-4)
-    train_members(members, gpu, precision="bfloat16")
+    train_members(members, replace(gpu, precision="bfloat16"))

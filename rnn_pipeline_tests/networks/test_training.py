@@ -191,12 +191,16 @@ RESUMED = TrainingSpec(
     epochs=60, batch_size=32, schedule="cosine", warmup_epochs=2, input_noise=0.1, patience=None
 )
 KILLED = """
-import sys
+import sys, time
 from pathlib import Path
 from rnn_pipeline.networks.checkpoints import FitFile
 from rnn_pipeline_tests.networks.test_training import RESUMED, learn
 
-learn(RESUMED, checkpoint=FitFile(Path(sys.argv[1])), on_epoch=lambda *_: print(flush=True))
+def slowly(epoch, *_):
+    print(epoch, flush=True)
+    time.sleep(0.2 * (epoch > 4))
+
+learn(RESUMED, checkpoint=FitFile(Path(sys.argv[1])), on_epoch=slowly)
 """
 
 
