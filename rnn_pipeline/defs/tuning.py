@@ -16,11 +16,13 @@ from rnn_pipeline.defs.resources import (
     MarketResource,
     WarehouseResource,
 )
-from rnn_pipeline.features.windows import fold_status
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.warehouse.files import write_atomically
 
-_MODELS = list(SETTINGS.model.networks)
+_NETWORKS = list(SETTINGS.model.networks)
+
+#: What a network that was found is called, whatever it began as.
+_FOUND = "tuned"
 
 
 def fragment_path(ticker: str) -> Path:
@@ -34,7 +36,7 @@ class TuneConfig(dg.Config):
     trials: int | None = Field(
         None, ge=1, description="in all, those of earlier runs included; empty: tuning.n_trials"
     )
-    model: str = Field(_MODELS[0], description="the network of model.networks to begin with")
+    start: str = Field(_NETWORKS[0], description="the network of model.networks to begin with")
     fold: int | None = Field(
         None,
         ge=0,
@@ -68,29 +70,24 @@ def tuning_trials(
     that was cut off goes on where it was.
     """
     from rnn_pipeline.networks.checkpoints import code_version
-    from rnn_pipeline.networks.tuning import Candidate, inner_datasets, tune
+    from rnn_pipeline.networks.tuning import Candidate, inner_datasets, tunable, tune
 
-    if config.model not in SETTINGS.model.networks:
-        raise dg.Failure(f"no network is called {config.model!r}; choose among {_MODELS}")
+    if config.start not in SETTINGS.model.networks:
+        raise dg.Failure(f"no network is called {config.start!r}; choose among {_NETWORKS}")
     spec = SETTINGS.tuning.model_copy(
         update={"n_trials": config.trials or SETTINGS.tuning.n_trials}
     )
     model = SETTINGS.model
-    start = Candidate(model.networks[config.model], model.training, model.lookback)
+    start = Candidate(model.networks[config.start], model.training, model.lookback)
     axis = session_axis(warehouse, market)
-    folds = folds_of(axis)
+    folds = [fold for fold in folds_of(axis) if config.fold in (None, fold.number)]
     closes = market.calendar.closes(axis)
     trials, importances, found, fragments = [], {}, [], []
     for matrix, index in read_windows(warehouse, axis, tickers_of(context), spec.lookback[1]):
-        status = fold_status(matrix, index, folds)
-        usable = status[(status["reason"] == "") & status["ticker"].isin(set(index["ticker"]))]
-        if config.fold is not None:
-            usable = usable[usable["fold"] == config.fold]
-        for ticker, number in usable.groupby("ticker")["fold"].min().items():
-            fold = folds[number]
+        for ticker, fold in tunable(matrix, index, folds, spec, model.horizon).items():
             tuned = tune(
-                config.model,
-                number,
+                _FOUND,
+                fold.number,
                 inner_datasets(matrix, index, fold, ticker, spec, model.horizon),
                 start,
                 spec,
@@ -105,25 +102,32 @@ def tuning_trials(
             )
             with warehouse.store.batch() as batch:
                 batch.upsert("tuning_trials", rows)
+            first, last = axis[fold.train[0]], axis[fold.train[-1]]
             fragment = (
-                f"# Best of {len(rows)} trials on {ticker}, sessions {axis[fold.train[0]]:%Y-%m-%d}"
-                f" to {axis[fold.train[-1]]:%Y-%m-%d};\n# its error there is"
-                f" {tuned.best_value:.4f} of that of forecasting 0. Naming a network replaces the"
-                f" default ones.\n{tuned.best.to_toml(config.model)}"
+                "# For rnn_pipeline.toml; a network that is named there replaces the default ones.\n"
+                f"# Best of {len(rows)} trials on {ticker}, sessions {first:%Y-%m-%d} to"
+                f" {last:%Y-%m-%d}:\n# validation error {tuned.best_value:.4f}, where forecasting 0"
+                f" has 1.\n{tuned.best.to_toml(_FOUND)}"
             )
             write_atomically(fragment_path(ticker), fragment.encode())
             trials.append(rows)
             importances[ticker] = tuned.importances
             fragments.append(fragment)
             found.append(
-                {"ticker": ticker, "fold": number, "trials": len(rows), "value": tuned.best_value}
+                {
+                    "ticker": ticker,
+                    "fold": fold.number,
+                    "trials": len(rows),
+                    "value": tuned.best_value,
+                }
                 | tuned.best.params
             )
     if not found:
         raise dg.Failure(
-            f"none of {tickers_of(context)} takes part in a fold"
-            f"{'' if config.fold is None else f' {config.fold}'} with windows of"
-            f" {spec.lookback[1]} sessions: run the job retrain first, or lower tuning.lookback"
+            f"{', '.join(tickers_of(context))}: no fold"
+            f"{'' if config.fold is None else f' {config.fold}'} whose training span has windows of"
+            f" {spec.lookback[1]} sessions enough for {spec.splits} splits: run the job retrain"
+            " first, or lower tuning.lookback or tuning.splits"
         )
     every = pd.concat(trials, ignore_index=True)
     show(

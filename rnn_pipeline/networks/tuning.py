@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from rnn_pipeline.features.folds import Fold, inner_folds
-from rnn_pipeline.features.windows import FoldData, ModelMatrix, fold_data
+from rnn_pipeline.features.windows import FoldData, ModelMatrix, fold_data, fold_status
 from rnn_pipeline.networks.checkpoints import code_version
 from rnn_pipeline.networks.devices import Precision, numerics
 from rnn_pipeline.networks.fleet import Compute, Member
@@ -116,6 +116,31 @@ class Tuned:
     def best_value(self) -> float:
         """The value of ``best``."""
         return float(self.trials.loc[self.trials["state"] == "complete", "value"].min())
+
+
+def tunable(
+    matrix: ModelMatrix,
+    index: pd.DataFrame,
+    folds: Iterable[Fold],
+    spec: TuningSpec,
+    horizon: int,
+) -> dict[str, Fold]:
+    """The first of the folds, of each ticker, that has windows enough in all its inner folds.
+
+    Args:
+        matrix: the features.
+        index: its windows, as for `inner_datasets`.
+        folds: to choose from, in order of time.
+        spec: number and size of the splits.
+        horizon: sessions from a forecast to the end of its label.
+    """
+    found: dict[str, Fold] = {}
+    for fold in folds:
+        inner = inner_folds(fold, spec.splits, spec.val_share, horizon)
+        left_out = fold_status(matrix, index, inner).groupby("ticker")["reason"].max()
+        for ticker in left_out.index[left_out == ""]:
+            found.setdefault(ticker, fold)
+    return found
 
 
 def inner_datasets(
