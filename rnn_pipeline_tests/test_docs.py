@@ -5,20 +5,28 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import tomllib
 from pathlib import Path
 
+import pytest
+
+from rnn_pipeline.settings import Settings, TrainingSpec
 from rnn_pipeline_tests.leaks.museum import EXHIBITS
 
-PAGE = (Path(__file__).parent.parent / "docs" / "point-in-time.md").read_text()
+DOCS = Path(__file__).parent.parent / "docs"
+MUSEUM = (DOCS / "point-in-time.md").read_text()
+TRAINING = (DOCS / "training.md").read_text()
 
 
-def test_every_example_prints_what_the_page_says() -> None:
-    examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(examples) == PAGE.count("```python") == 3
+@pytest.mark.parametrize(("name", "count"), [("point-in-time.md", 3), ("training.md", 2)])
+def test_every_example_prints_what_the_page_says(name: str, count: int) -> None:
+    page = (DOCS / name).read_text()
+    examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, flags=re.DOTALL)
+    assert len(examples) == page.count("```python") == count
     for code, shown in examples:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "point-in-time.md", "exec"), {})
+            exec(compile(code, name, "exec"), {})
         lines = [line.rstrip() for line in printed.getvalue().splitlines()]
         assert lines == shown.splitlines()
 
@@ -26,5 +34,17 @@ def test_every_example_prints_what_the_page_says() -> None:
 def test_the_museums_table_is_the_museum() -> None:
     for exhibit in EXHIBITS:
         line = f"| {exhibit.name} | {exhibit.seen_in} | {exhibit.variant} | `{exhibit.asset}` |"
-        assert line in PAGE
+        assert line in MUSEUM
     assert len(EXHIBITS) == 10
+
+
+def test_the_table_of_training_options_has_all_of_them_and_their_defaults() -> None:
+    told = re.findall(r"^\| `(\w+)` \| (\S+) \|", TRAINING, flags=re.MULTILINE)
+    assert told == [(name, str(value)) for name, value in TrainingSpec().model_dump().items()]
+
+
+def test_the_settings_on_the_page_of_training_are_settings() -> None:
+    fragments = re.findall(r"```toml\n(.*?)```", TRAINING, flags=re.DOTALL)
+    assert len(fragments) == 2
+    for fragment in fragments:
+        Settings(**tomllib.loads(fragment))

@@ -104,7 +104,7 @@ def tuning_trials(
                 batch.upsert("tuning_trials", rows)
             first, last = axis[fold.train[0]], axis[fold.train[-1]]
             fragment = (
-                "# For rnn_pipeline.toml; a network that is named there replaces the default ones.\n"
+                "# For rnn_pipeline.toml; naming a network there replaces the default ones.\n"
                 f"# Best of {len(rows)} trials on {ticker}, sessions {first:%Y-%m-%d} to"
                 f" {last:%Y-%m-%d}:\n# validation error {tuned.best_value:.4f}, where forecasting 0"
                 f" has 1.\n{tuned.best.to_toml(_FOUND)}"

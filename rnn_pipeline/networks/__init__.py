@@ -6,6 +6,9 @@
 :mod:`~rnn_pipeline.networks.inference` ``predict_member``, whose bits do not depend on what else is
 computed; :mod:`~rnn_pipeline.networks.sentiment` ``train_sentiment`` and the model it returns;
 :mod:`~rnn_pipeline.networks.checkpoints` ``save_members``, ``load_members``, ``load_metadata`` and
-the hashes; :mod:`~rnn_pipeline.networks.devices` ``resolve_device``. The modules import torch, so
+the hashes, and ``FitFile``, from which a killed training goes on;
+:mod:`~rnn_pipeline.networks.tuning` ``tune``, the search for settings;
+:mod:`~rnn_pipeline.networks.tensorboard` ``log_history``;
+:mod:`~rnn_pipeline.networks.devices` ``resolve_device``. The modules import torch, so
 code that Dagster loads at start imports them inside functions.
 """
