@@ -339,8 +339,9 @@ def replay(ticker: str, session: datetime) -> None:
 @main.command()
 @click.option("--ticker", required=True, help="whose history to search on")
 @click.option("--trials", type=click.IntRange(1), help="in all; default: tuning.n_trials")
-def tune(ticker: str, trials: int | None) -> None:
-    """Search for better settings inside the training span of the ticker's first fold.
+@click.option("--fold", default=0, show_default=True, help="in whose training span")
+def tune(ticker: str, trials: int | None, fold: int) -> None:
+    """Search for better settings inside the training span of one fold.
 
     Goes on where an earlier search was cut off, and prints a fragment for rnn_pipeline.toml.
     """
@@ -353,7 +354,9 @@ def tune(ticker: str, trials: int | None) -> None:
         known = register_tickers(instance, SETTINGS)
         if ticker not in known:
             raise click.ClickException(f"{ticker} is not in the universe: {', '.join(known)}")
-        config: dict[str, object] = {"trials": trials} if trials else {}
+        config: dict[str, object] = {"fold": fold}
+        if trials is not None:
+            config["trials"] = trials
         run_job(instance, "tune", range_tags([ticker]), {"tuning_trials": config})
     click.echo(fragment_path(ticker).read_text(), nl=False)
 

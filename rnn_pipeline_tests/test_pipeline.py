@@ -252,8 +252,11 @@ def test_a_damaged_warehouse_is_one_clear_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_search_counts_its_trials_and_prints_settings(demo, store, instance, monkeypatch):
-    arguments = ["tune", "--ticker", "aapl", "--trials"]
+def test_a_search_counts_its_trials_and_prints_settings(store, instance):
+    early = CliRunner().invoke(cli.main, ["tune", "--ticker", "AAPL"])
+    assert early.exit_code == 1
+    assert "fold 0 cannot be searched in (AAPL: too little history" in early.stderr
+    arguments = ["tune", "--ticker", "aapl", "--fold", "1", "--trials"]
     begun = CliRunner().invoke(cli.main, [*arguments, "1"], catch_exceptions=False)
     assert begun.exit_code == 0, begun.output
     done = CliRunner().invoke(cli.main, [*arguments, "3"], catch_exceptions=False)
@@ -262,7 +265,7 @@ def test_a_search_counts_its_trials_and_prints_settings(demo, store, instance, m
     trials = store.rows("tuning_trials", ticker="AAPL")
     assert trials["trial"].tolist() == [0, 1, 2]
     assert set(trials["state"]) <= {"complete", "pruned"}
-    starts = store.rows("folds", "first_session", fold=0, role="val")["first_session"]
+    starts = store.rows("folds", "first_session", fold=1, role="val")["first_session"]
     assert (trials["known_at"].dt.tz_localize(None) < starts.iloc[0]).all()
     assert tomllib.loads(done.stdout)["model"]["networks"].keys() == {"tuned"}
     metadata = instance.get_latest_materialization_event(

@@ -37,12 +37,12 @@ class TuneConfig(dg.Config):
         None, ge=1, description="in all, those of earlier runs included; empty: tuning.n_trials"
     )
     start: str = Field(_NETWORKS[0], description="the network of model.networks to begin with")
-    fold: int | None = Field(
-        None,
+    fold: int = Field(
+        0,
         ge=0,
         description=(
-            "in whose training span; empty: the ticker's first, before every session that is"
-            " tested. A later fold chooses settings by sessions that earlier folds test."
+            "in whose training span. The first ends before any session that is tested; a later one"
+            " chooses settings by sessions that earlier folds test."
         ),
     )
 
@@ -70,7 +70,7 @@ def tuning_trials(
     that was cut off goes on where it was.
     """
     from rnn_pipeline.networks.checkpoints import code_version
-    from rnn_pipeline.networks.tuning import Candidate, inner_datasets, tunable, tune
+    from rnn_pipeline.networks.tuning import Candidate, inner_datasets, left_out, tune
 
     if config.start not in SETTINGS.model.networks:
         raise dg.Failure(f"no network is called {config.start!r}; choose among {_NETWORKS}")
@@ -80,11 +80,18 @@ def tuning_trials(
     model = SETTINGS.model
     start = Candidate(model.networks[config.start], model.training, model.lookback)
     axis = session_axis(warehouse, market)
-    folds = [fold for fold in folds_of(axis) if config.fold in (None, fold.number)]
+    folds = folds_of(axis)
+    if config.fold >= len(folds):
+        raise dg.Failure(f"there is no fold {config.fold}: the last one is {len(folds) - 1}")
+    fold = folds[config.fold]
     closes = market.calendar.closes(axis)
+    reasons = dict.fromkeys(tickers_of(context), "no windows: run the job retrain first")
     trials, importances, found, fragments = [], {}, [], []
     for matrix, index in read_windows(warehouse, axis, tickers_of(context), spec.lookback[1]):
-        for ticker, fold in tunable(matrix, index, folds, spec, model.horizon).items():
+        own = set(index["ticker"])
+        here = left_out(matrix, index, fold, spec, model.horizon)
+        reasons |= {ticker: reason for ticker, reason in here.items() if ticker in own}
+        for ticker in sorted(ticker for ticker in own if not reasons[ticker]):
             tuned = tune(
                 _FOUND,
                 fold.number,
@@ -122,12 +129,13 @@ def tuning_trials(
                 }
                 | tuned.best.params
             )
+    reasons = {ticker: reason for ticker, reason in reasons.items() if reason}
     if not found:
+        told = "; ".join(f"{ticker}: {reason}" for ticker, reason in reasons.items())
         raise dg.Failure(
-            f"{', '.join(tickers_of(context))}: no fold"
-            f"{'' if config.fold is None else f' {config.fold}'} whose training span has windows of"
-            f" {spec.lookback[1]} sessions enough for {spec.splits} splits: run the job retrain"
-            " first, or lower tuning.lookback or tuning.splits"
+            f"fold {fold.number} cannot be searched in ({told}), with windows of"
+            f" {spec.lookback[1]} sessions and {spec.splits} splits: lower tuning.lookback or"
+            " tuning.splits, or choose a later fold"
         )
     every = pd.concat(trials, ignore_index=True)
     show(
@@ -141,7 +149,7 @@ def tuning_trials(
         metadata={
             "trials": len(every),
             "pruned": int((every["state"] == "pruned").sum()),
-            "tickers": len(found),
+            "tickers_left_out": dg.MetadataValue.json(reasons),
         }
     )
 

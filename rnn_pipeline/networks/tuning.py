@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -118,29 +118,21 @@ class Tuned:
         return float(self.trials.loc[self.trials["state"] == "complete", "value"].min())
 
 
-def tunable(
-    matrix: ModelMatrix,
-    index: pd.DataFrame,
-    folds: Iterable[Fold],
-    spec: TuningSpec,
-    horizon: int,
-) -> dict[str, Fold]:
-    """The first of the folds, of each ticker, that has windows enough in all its inner folds.
+def left_out(
+    matrix: ModelMatrix, index: pd.DataFrame, fold: Fold, spec: TuningSpec, horizon: int
+) -> dict[str, str]:
+    """Why each ticker of a matrix cannot be searched on in a fold; "" where it can.
 
     Args:
         matrix: the features.
         index: its windows, as for `inner_datasets`.
-        folds: to choose from, in order of time.
+        fold: whose training span.
         spec: number and size of the splits.
         horizon: sessions from a forecast to the end of its label.
     """
-    found: dict[str, Fold] = {}
-    for fold in folds:
-        inner = inner_folds(fold, spec.splits, spec.val_share, horizon)
-        left_out = fold_status(matrix, index, inner).groupby("ticker")["reason"].max()
-        for ticker in left_out.index[left_out == ""]:
-            found.setdefault(ticker, fold)
-    return found
+    inner = inner_folds(fold, spec.splits, spec.val_share, horizon)
+    status = fold_status(matrix, index, inner)
+    return status.groupby("ticker")["reason"].max().to_dict()
 
 
 def inner_datasets(
