@@ -235,8 +235,11 @@ class ComputeSettings(Spec):
     backend: Literal["auto", "reference", "cpu", "processes", "gpu"] = Field(
         "auto", description="who trains forecasters; auto: the fastest on this machine"
     )
-    memory_gb: float = Field(
-        4.0, gt=0, description="what forecasters that train together may take, on the GPU or here"
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="what forecasters that train together may take; empty: 4 here, and on a GPU"
+        " most of what is free",
     )
     tensorboard: bool = Field(
         False, description="write every forecaster's loss curves below data_dir for TensorBoard"

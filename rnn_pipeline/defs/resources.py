@@ -76,7 +76,7 @@ class ComputeResource(dg.ConfigurableResource):
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     deterministic: bool = True
     backend: Literal["auto", "reference", "cpu", "processes", "gpu"] = "auto"
-    memory_gb: float = 4.0
+    memory_gb: float | None = None
     tensorboard: bool = False
 
     def resolve(self) -> torch.device:

@@ -100,26 +100,15 @@ def n_weights(member: Member) -> int:
     return recurrent + (widths[-1] + 1) * member.n_outputs
 
 
-def member_bytes(member: Member, compute: Compute) -> int:
-    """Memory that a member of a chunk takes, about.
+def member_bytes(member: Member) -> int:
+    """Memory that a member of a chunk takes, about: its data, while it waits, and its result.
 
-    On a CPU its data, while it waits, and its result: the workspace of a backend belongs to its
-    threads. On a GPU all members of a chunk are there at once: data, five copies of the weights
-    (Adam's two, the gradient, the best epoch's), and for every window of a batch and time step what
-    the backward pass needs (gates, states, and gradients of both).
+    The workspace of a backend belongs to its threads, or to the GPU, and does not grow with a
+    chunk.
     """
-    data = sum(
-        array.nbytes
-        for array in (member.inputs, member.targets, member.train_ends, member.val_ends)
-    )
-    width = 8 if compute.precision == "float64" else 4
-    weights = n_weights(member) * width
-    if compute.device.type == "cpu":
-        return data + weights + 16 * member.training.epochs
-    states = sum(
-        (2 * GATES[member.network.cell] + 4) * hidden for hidden in member.network.hidden_sizes
-    )
-    return data + 5 * weights + states * member.lookback * member.training.batch_size * width
+    data = (member.inputs, member.targets, member.train_ends, member.val_ends)
+    weights = 4 * n_weights(member)
+    return sum(array.nbytes for array in data) + weights + 16 * member.training.epochs
 
 
 def load(name: Backend, compute: Compute, workers: int) -> Train:
@@ -136,6 +125,7 @@ def load(name: Backend, compute: Compute, workers: int) -> Train:
             device=compute.device,
             precision=compute.precision,
             deterministic=compute.deterministic,
+            memory=None if compute.memory_gb is None else int(compute.memory_gb * 2**30),
         )
     from rnn_pipeline.networks.kernels import reference
 

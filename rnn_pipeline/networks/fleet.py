@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +39,16 @@ class Compute:
     """See :func:`~rnn_pipeline.networks.devices.numerics`; "float64" is for the reference alone."""
     deterministic: bool = True
     """Repeat bit for bit on a GPU, too; on a CPU it is always so."""
-    memory_gb: float = 4.0
-    """What a chunk may take: its data, its results, and the backend's workspace."""
+    memory_gb: float | None = None
+    """What the members of a chunk may take, in the machine's memory and in the GPU's: their data
+    and results, and on a GPU the workspace of those that train side by side. If not given,
+    :data:`CHUNK_GB` of the machine's memory and most of what is free of the GPU's."""
     choices: Path | None = None
     """File that remembers which backend was measured to be fastest on this machine."""
 
+
+CHUNK_GB = 4.0
+"""Memory of the data and results of one chunk unless told otherwise."""
 
 HAND_OVER_S = 20.0
 """Seconds of work at most that wait to be handed to the caller within a chunk."""
@@ -226,23 +231,33 @@ def train_members(
             for that cannot run here; the message says why.
     """
     trained: dict[int, TrainedMember] = {}
-    tell = _log.info if progress is None else progress.tell
-    workers = torch.get_num_threads()
-    first = 0
     for chunk in _chunks(members, compute):
-        groups: dict[object, list[int]] = {}
-        for place, member in enumerate(chunk, start=first):
-            groups.setdefault(architecture(member), []).append(place)
-        for places in groups.values():
-            group = [chunk[place - first] for place in places]
-            name = choose(group, compute, workers, tell)
-            train = load(name, compute, workers)
-            if progress is not None:
-                progress.begin()
-            with _HandOver(places, trained, on_trained, progress) as hand_over:
-                train(group, on_trained=hand_over.take)
-        first += len(chunk)
-    return [trained[place] for place in range(first)]
+        _train_chunk(chunk, compute, trained, on_trained, progress)
+        chunk.clear()  # or its data would still be there while the next chunk's is made
+    return [trained[place] for place in range(len(trained))]
+
+
+def _train_chunk(
+    chunk: Sequence[Member],
+    compute: Compute,
+    trained: dict[int, TrainedMember],
+    on_trained: Callable[[Mapping[int, TrainedMember]], None],
+    progress: Progress | None,
+) -> None:
+    """Train what follows on the members that are trained already, a group at a time."""
+    groups: dict[object, list[int]] = {}
+    for number, member in enumerate(chunk):
+        groups.setdefault(architecture(member), []).append(number)
+    first, workers = len(trained), torch.get_num_threads()
+    for numbers in groups.values():
+        group = [chunk[number] for number in numbers]
+        name = choose(group, compute, workers, progress.tell if progress else _log.info)
+        train = load(name, compute, workers)
+        if progress is not None:
+            progress.begin()
+        places = [first + number for number in numbers]
+        with _HandOver(places, trained, on_trained, progress) as hand_over:
+            train(group, on_trained=hand_over.take)
 
 
 class _HandOver:
@@ -287,11 +302,11 @@ class _HandOver:
 
 def _chunks(members: Iterable[Member], compute: Compute) -> Iterator[list[Member]]:
     """Cut a stream of members where the next one would no longer fit the budget."""
-    budget = compute.memory_gb * 2**30
+    budget = (compute.memory_gb or CHUNK_GB) * 2**30
     chunk: list[Member] = []
     taken = 0
     for member in members:
-        size = member_bytes(member, compute)
+        size = member_bytes(member)
         if chunk and taken + size > budget:
             yield chunk
             chunk, taken = [], 0

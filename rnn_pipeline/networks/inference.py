@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rnn_pipeline.networks.devices import numerics
 from rnn_pipeline.networks.fleet import TrainedMember, check_ends, windows_of
+from rnn_pipeline.networks.kernels import cpu
 from rnn_pipeline.networks.recurrent import RecurrentForecaster, rearranged
 
 
@@ -63,10 +64,10 @@ def predict_members(
             )
         if len(own):
             check_ends(f"member {member.key!r}", own, member.lookback, len(rows))
-    outputs = [
-        _one_by_one(member, rows, own)
-        for member, rows, own in zip(members, inputs, ends, strict=True)
-    ]
+    if cpu.available() is None:
+        outputs = cpu.predict(members, inputs, ends)
+    else:
+        outputs = list(map(_one_by_one, members, inputs, ends))
     for member, own, made in zip(members, ends, outputs, strict=True):
         finite = np.isfinite(made).all(axis=1)
         if not finite.all():
