@@ -18,7 +18,9 @@ MUSEUM = (DOCS / "point-in-time.md").read_text()
 TRAINING = (DOCS / "training.md").read_text()
 
 
-@pytest.mark.parametrize(("name", "count"), [("point-in-time.md", 3), ("training.md", 2)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("networks.md", 4), ("point-in-time.md", 3), ("training.md", 2)]
+)
 def test_every_example_prints_what_the_page_says(name: str, count: int) -> None:
     page = (DOCS / name).read_text()
     examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, flags=re.DOTALL)

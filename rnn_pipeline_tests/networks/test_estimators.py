@@ -347,7 +347,7 @@ def with_value(row: int, value: float) -> np.ndarray:
         (wave(), {"validation_split": 0.0}, r"validation_split 0\.0 must lie between 0 and 1"),
         (wave(), {"epochs": 0}, "epochs"),
         (wave(), {"batch_size": 0}, "batch_size"),
-        (wave(), {"lr": 0.0}, "learning_rate"),
+        (wave(), {"lr": 0.0}, r"lr = 0\.0"),
         (
             pd.Series(wave(), index=pd.bdate_range("2024-01-01", periods=ROWS)[::-1]),
             {},
