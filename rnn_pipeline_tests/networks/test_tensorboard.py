@@ -6,7 +6,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rnn_pipeline.networks.tensorboard import log_history
 from rnn_pipeline.networks.training import History, learning_rates
+from rnn_pipeline.networks.walk_forward import by_recipe
 from rnn_pipeline.settings import TrainingSpec
+
+from .test_walk_forward import datasets, train
 
 HISTORY = History([0.9, 0.5, 0.4], [1.0, 0.75, 0.875], 1)
 RATES = learning_rates(TrainingSpec(epochs=5, batch_size=4, schedule="cosine"), 10)
@@ -42,3 +45,18 @@ def test_without_tensorboard_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ModuleNotFoundError, match=r"rnn-pipeline\[tensorboard\]"):
         log_history(tmp_path, HISTORY, RATES)
+
+
+def test_a_walk_forward_logs_every_network_that_it_trains(tmp_path: Path) -> None:
+    data = datasets(tickers=["AAPL"])[:2]
+    fitted, trained = train(data, warm_epochs=2, log_dir=tmp_path)
+    folders = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("events*")}
+    members = {member.key: member for member in fitted["AAPL"].members.values()}
+    assert folders == members.keys()
+    assert len(folders) == trained == 4
+    for key, epochs in (("AAPL/lstm/0/1", 4), ("AAPL/lstm/1/1", 2)):
+        losses = [value for _, value in scalars(tmp_path / key)["loss/val"]]
+        assert len(losses) == epochs
+        assert losses == pytest.approx(members[key].history.val_loss)
+    train(data, by_recipe(fitted.values()), warm_epochs=2, log_dir=tmp_path / "again")
+    assert not (tmp_path / "again").exists()
