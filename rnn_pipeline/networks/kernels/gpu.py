@@ -14,9 +14,9 @@ program computes one member (or one of its tiles) and everything between is elem
 stacked engine batched products and sums over rows are cuBLAS's and torch's to arrange, which may
 depend on the shape of the whole; on a GPU K is therefore a function of the architecture alone,
 whatever the group's size and the memory, so that a member always meets the same shapes, and slots
-that fall empty towards the end are not compacted away. On a CPU K decides nothing that a test has
-found, but nothing promises it. Both engines agree with the reference within rounding, not bit for
-bit.
+that fall empty towards the end are not compacted away. On a CPU torch takes another path for a
+batch of one, so K is at least 2; beyond that K decides nothing that a test has found, but nothing
+promises it. Both engines agree with the reference within rounding, not bit for bit.
 """
 
 from __future__ import annotations
@@ -198,8 +198,10 @@ def _slots(members: Sequence[Member], device: torch.device, fused: bool, memory:
     fit = len(members) if memory is None else memory // size
     if fit < 1:
         raise ValueError(f"one member takes {size:,} bytes, but {memory:,} are allowed: raise that")
-    if fused or device.type == "cpu":
-        return min(len(members), fit, FUSED_SLOTS if fused else CPU_SLOTS)
+    if fused:
+        return min(len(members), fit, FUSED_SLOTS)
+    if device.type == "cpu":
+        return max(2, min(len(members), fit, CPU_SLOTS))
     slots = SLOTS
     while slots > 1 and slots * 4 * activation_numbers(layout_of(members)) > STACKED_BYTES:
         slots //= 2
