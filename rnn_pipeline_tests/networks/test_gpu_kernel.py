@@ -388,7 +388,7 @@ def test_the_recurrent_weights_of_64_units_stay_on_an_h100s_chip(tmp_path: Path)
     script = Path(__file__).with_name("compile_gpu_kernels.py")
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     output = subprocess.run(
-        [sys.executable, script, "_backward"],
+        [sys.executable, script, "_forward"],
         env=environment,
         check=True,
         capture_output=True,
