@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from rnn_pipeline.networks.checkpoints import StoredNetwork, read_checkpoint, write_checkpoint
@@ -26,6 +27,16 @@ class Progress(Protocol):
 
     def __call__(self, epoch: int, epochs: int, train_loss: float, val_loss: float) -> None:
         """Learn that ``epoch`` (from 1) of the ``epochs`` asked for is done, and its losses."""
+
+
+class Options(TypedDict, total=False):
+    """Arguments that every :class:`Estimator` takes."""
+
+    seed: int
+    device: Literal["auto", "cpu", "cuda"] | torch.device
+    training: TrainingSpec
+    precision: Precision
+    progress: bool | Progress
 
 
 E = TypeVar("E", bound="Estimator")
@@ -143,7 +154,14 @@ class Estimator(ABC):
             ValueError: one of them is out of range; the message names it.
         """
         asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}
-        return TrainingSpec.model_validate(self.training.model_dump() | asked)
+        try:
+            return TrainingSpec.model_validate(self.training.model_dump() | asked)
+        except ValidationError as error:
+            lines = [
+                ": ".join([*(f"{name} = {item['input']!r}" for name in item["loc"]), item["msg"]])
+                for item in error.errors()
+            ]
+            raise ValueError("; ".join(lines).replace("learning_rate", "lr")) from None
 
     def _learn(
         self,

@@ -7,7 +7,9 @@ so that networks trained side by side cannot disturb one another.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -47,9 +49,21 @@ class SeededDropout(nn.Module):
             return x
         if self.key is None:
             return nn.functional.dropout(x, self.p)
-        index = torch.arange(x.numel(), device=x.device).view(x.shape)
+        index = _element_numbers(x.shape, x.stride(), x.device)
         kept = bits(self.key, index) >= dropout_threshold(self.p)
-        return x * kept / (1.0 - self.p)
+        return x * (kept * (1.0 / (1.0 - self.p)))
+
+
+@lru_cache(maxsize=64)
+def _element_numbers(
+    shape: tuple[int, ...], stride: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """0, 1, 2, ... in the order of a tensor's indices, laid out in memory as that tensor is.
+
+    Recurrent layers hand on their states time first in memory, and mixing layouts would copy them.
+    """
+    numbers = torch.arange(math.prod(shape), device=device).view(shape)
+    return torch.empty_strided(shape, stride, dtype=torch.int64, device=device).copy_(numbers)
 
 
 class RecurrentStack(nn.Module):
