@@ -286,7 +286,7 @@ def random_step(
         dropout=Dropout(
             keys=torch.randint(2**32, (slots, len(layout.hidden_sizes)), generator=generator),
             thresholds=torch.full((slots,), 2**30),
-            kept=torch.full((slots,), 0.75),
+            scale=torch.full((slots,), 1 / 0.75),
         ),
     )
     active = (counts > 0).float()

@@ -294,7 +294,7 @@ class _Group:
         self.clip_norm = numbers() + math.inf
         self.noise = numbers(of=torch.float32)
         self.thresholds = numbers(of=torch.int64)
-        self.kept = numbers() + 1.0
+        self.dropout_scale = numbers(of=torch.float32) + 1.0
         self.parameters = numbers(layout.size)
         self.moments = numbers(layout.size), numbers(layout.size)
         self.best = numbers(layout.size)
@@ -318,7 +318,7 @@ class _Group:
         self.clip_norm[slot] = math.inf if spec.clip_norm is None else spec.clip_norm
         self.noise[slot] = spec.input_noise
         self.thresholds[slot] = dropout_threshold(member.network.dropout)
-        self.kept[slot] = 1.0 - member.network.dropout
+        self.dropout_scale[slot] = 1.0 / (1.0 - member.network.dropout)
         self.parameters[slot] = self.layout.pack(self._first_weights(member))
         for moment in self.moments:
             moment[slot] = 0
@@ -470,7 +470,7 @@ class _Trainer:
         counts, weights = self._weights(group.n_train)
         dropout = None
         if self.has_dropout:
-            dropout = Dropout(self._now(self.dropout_keys), group.thresholds, group.kept)
+            dropout = Dropout(self._now(self.dropout_keys), group.thresholds, group.dropout_scale)
         inputs, targets = self._gather(self._now(self.rows))
         if self.has_noise:
             inputs = self._noisy(inputs, self._now(self.noise_keys))
