@@ -99,7 +99,7 @@ def predict(
 
     Returns:
         (n_i, n_outputs) float32 per member, in the network's order of outputs, scaled as its
-        training targets were. What is not finite in a window makes its forecast not finite.
+        training targets were. A NaN in a window makes its forecast NaN.
     """
     compile_kernel()
     workspaces = threading.local()
