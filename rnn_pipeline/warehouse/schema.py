@@ -8,7 +8,7 @@ feature that is declared, so that a new feature needs no migration.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _BAR = "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, adj_close DOUBLE, volume DOUBLE"
 _KEY = "ticker VARCHAR NOT NULL, session DATE NOT NULL"
@@ -88,6 +88,14 @@ TABLES: dict[str, str] = {
     "training_history": (
         "ticker VARCHAR, model VARCHAR, fold INTEGER, seed INTEGER, epoch INTEGER,"
         " train_loss DOUBLE, val_loss DOUBLE, PRIMARY KEY (ticker, model, fold, seed, epoch)"
+    ),
+    # Every network that was tried to choose settings, pruned ones included: one row is one trial.
+    # What a trial saw ended before the test sessions of its fold; it was usable from known_at on.
+    "tuning_trials": (
+        "study VARCHAR, ticker VARCHAR, model VARCHAR, fold INTEGER, trial INTEGER, state VARCHAR,"
+        " value DOUBLE, params VARCHAR, epochs INTEGER, known_at TIMESTAMPTZ,"
+        " finished_at TIMESTAMPTZ, run_id VARCHAR, code_version VARCHAR,"
+        " PRIMARY KEY (study, trial)"
     ),
     "folds": (
         "fold INTEGER, role VARCHAR, first_session DATE, last_session DATE, sessions INTEGER,"
