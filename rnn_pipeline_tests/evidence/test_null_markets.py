@@ -132,6 +132,6 @@ def test_a_rule_that_looks_once_but_is_looked_at_often_would_be_fooled() -> None
 
 
 def test_a_correlation_of_a_tenth_is_found() -> None:
-    forecasts = market(garch, fitted, 1, 2200, seed=9, skill=0.1)
+    forecasts = market(garch, fitted, 1, 2400, seed=9, skill=0.1)
     last = evidence_by_fold(forecasts).groupby("ticker").tail(1)
-    assert (last["grade"] != "none").mean() > 0.7
+    assert (last["grade"] != "none").mean() > 0.6
