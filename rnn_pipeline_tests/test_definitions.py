@@ -23,6 +23,7 @@ GRAPH = {
     "news_sentiment": {"raw_ohlcv", "raw_news", "sentiment_model"},
     "model_features": {"price_features", "news_sentiment"},
     "sequence_windows": {"model_features"},
+    "gradient_flow": set(),
     "lstm_forecaster": {"sequence_windows"},
     "gru_forecaster": {"sequence_windows"},
     "walk_forward_forecasts": {"lstm_forecaster", "gru_forecaster", "news_sentiment"},
