@@ -17,7 +17,7 @@ from rnn_pipeline.defs.resources import (
     MarketResource,
     WarehouseResource,
 )
-from rnn_pipeline.features.folds import open_sessions, walk_forward
+from rnn_pipeline.features.folds import Fold, open_sessions, walk_forward
 from rnn_pipeline.features.windows import ModelMatrix, fold_datasets, window_index
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.settings import NetworkSpec
@@ -71,7 +71,12 @@ def sentiment_model(
     confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
     figures = scores(confusion)
     context.log.info(f"sentiment model: accuracy {figures['accuracy']:.3f} on held-out templates")
-    show(context, confusion=plots.confusion(confusion, list(LABELS)))
+    losses = pd.DataFrame({name: getattr(model.history, name) for name in plots.LOSS_HUES})
+    show(
+        context,
+        confusion=plots.confusion(confusion, list(LABELS)),
+        loss_curves=plots.loss_curves(losses.rename_axis("epoch").reset_index()),
+    )
     return dg.MaterializeResult(metadata={**figures, "trained_now": trained_now})
 
 
@@ -148,6 +153,7 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
             compute.fleet(),
             by_recipe(load_forecasters(model, tickers).values()) | unfinished.load(),
             warm_epochs=SETTINGS.model.warm_epochs,
+            log_dir=compute.log_dir,
             on_trained=unfinished.add,
             on_complete=keep,
             tell=lambda line: context.log.info(f"{model}: {line}"),
@@ -183,18 +189,29 @@ def read_fold_datasets(
     warehouse: WarehouseResource, market: MarketResource, tickers: list[str]
 ) -> Iterator["FoldData"]:
     """Each ticker's share of each fold, from the matrices that ``sequence_windows`` wrote."""
+    axis = session_axis(warehouse, market)
+    for matrix, index in read_windows(warehouse, axis, tickers, SETTINGS.model.lookback):
+        yield from fold_datasets(matrix, index, folds_of(axis))
+
+
+def folds_of(axis: pd.DatetimeIndex) -> tuple[Fold, ...]:
+    """The settings' folds on an axis of sessions."""
+    sessions = open_sessions(axis, SETTINGS.folds)
+    return walk_forward(sessions, SETTINGS.folds, SETTINGS.model.horizon)
+
+
+def read_windows(
+    warehouse: WarehouseResource, axis: pd.DatetimeIndex, tickers: list[str], lookback: int
+) -> Iterator[tuple[ModelMatrix, pd.DataFrame]]:
+    """The matrices that ``sequence_windows`` wrote, each with the windows of its tickers."""
     store = warehouse.store
     sets = store.rows("window_sets", "ticker, matrix", ticker=tickers)
-    axis = session_axis(warehouse, market)
-    folds = walk_forward(
-        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.horizon
-    )
     for name, group in sets.groupby("matrix"):
         matrix = ModelMatrix.open(SETTINGS.matrix_dir / name)
         wanted = group["ticker"].tolist()
         targets = store.rows("targets", ticker=wanted, horizon=SETTINGS.model.horizon)
-        index = window_index(matrix, targets, axis, SETTINGS.model.lookback)
-        yield from fold_datasets(matrix, index[index["ticker"].isin(wanted)], folds)
+        index = window_index(matrix, targets, axis, lookback)
+        yield matrix, index[index["ticker"].isin(wanted)]
 
 
 def load_forecasters(model: str, tickers: list[str]) -> dict[str, "Forecaster"]:

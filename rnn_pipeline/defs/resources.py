@@ -77,6 +77,7 @@ class ComputeResource(dg.ConfigurableResource):
     deterministic: bool = True
     backend: Literal["auto", "reference", "cpu", "processes", "gpu"] = "auto"
     memory_gb: float | None = None
+    tensorboard: bool = False
 
     def resolve(self) -> torch.device:
         """The torch device.
@@ -87,6 +88,11 @@ class ComputeResource(dg.ConfigurableResource):
         from rnn_pipeline.networks.devices import resolve_device
 
         return resolve_device(self.device)
+
+    @property
+    def log_dir(self) -> Path | None:
+        """Where TensorBoard's event files go; None: nobody asked for them."""
+        return SETTINGS.tensorboard_dir if self.tensorboard else None
 
     def fleet(self) -> Compute:
         """How forecasters train.

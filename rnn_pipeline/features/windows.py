@@ -442,24 +442,23 @@ def fold_status(
             role: np.bincount(place[chosen], minlength=len(matrix.tickers))
             for role, chosen in _roles(index, fold).items()
         }
-        tables.append(
-            pd.DataFrame(
-                {"ticker": pd.Series(matrix.tickers, dtype="str"), "fold": fold.number, **counts}
-            )
+        table = pd.DataFrame(
+            {"ticker": pd.Series(matrix.tickers, dtype="str"), "fold": fold.number, **counts}
         )
+        table["reason"] = [
+            _left_out(fold, row.train, row.val, row.test, min_train) for row in table.itertuples()
+        ]
+        tables.append(table)
     status = pd.concat(tables, ignore_index=True)
-    status["reason"] = [
-        _left_out(row.train, row.val, row.test, min_train) for row in status.itertuples()
-    ]
     return status.sort_values(["ticker", "fold"], ignore_index=True)
 
 
-def _left_out(train: int, val: int, test: int, min_train: int) -> str:
+def _left_out(fold: Fold, train: int, val: int, test: int, min_train: int) -> str:
     if train < min_train:
         return f"too little history: {train} training windows, {min_train} needed"
     if val == 0:
         return "no validation window"
-    return "" if test else UNTESTED
+    return UNTESTED if fold.test and test == 0 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -535,7 +534,7 @@ def fold_data(
     own = index.iloc[first:last]
     roles = _roles(own, fold)
     counts = {role: int(chosen.sum()) for role, chosen in roles.items()}
-    reason = _left_out(**counts, min_train=min_train)
+    reason = _left_out(fold, **counts, min_train=min_train)
     if reason not in ("", UNTESTED):
         raise ValueError(f"{ticker}, fold {fold.number}: {reason}")
 

@@ -12,6 +12,9 @@ whose bits do not depend on what else is computed; :mod:`~rnn_pipeline.networks.
 :mod:`~rnn_pipeline.networks.pooled` train a model on all folds, for each ticker or for all at once;
 :mod:`~rnn_pipeline.networks.sentiment` ``train_sentiment`` and the model it returns;
 :mod:`~rnn_pipeline.networks.checkpoints` ``save_members``, ``load_members``, ``load_metadata`` and
-the hashes; :mod:`~rnn_pipeline.networks.devices` ``resolve_device``. The modules import torch, so
+the hashes, and ``FitFile``, from which a killed training goes on;
+:mod:`~rnn_pipeline.networks.tuning` ``tune``, the search for settings;
+:mod:`~rnn_pipeline.networks.tensorboard` ``log_history``;
+:mod:`~rnn_pipeline.networks.devices` ``resolve_device``. The modules import torch, so
 code that Dagster loads at start imports them inside functions.
 """

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rnn_pipeline.networks.fleet import TrainedMember
-from rnn_pipeline.networks.training import History
+from rnn_pipeline.networks.training import FitState, History
 from rnn_pipeline.settings import NetworkSpec
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ DIGEST = 64
 
 TRAINING = ("randomness", "devices", "recurrent", "training", "fleet", "kernels")
 """The modules of this wing that decide what training yields."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,54 @@ def load_members(path: Path, keys: Collection[str] | None = None) -> list[Traine
         )
         for network in read_checkpoint(path, "forecaster", keys)
     ]
+
+
+@dataclass(frozen=True)
+class FitFile:
+    """A file in which ``fit`` keeps a training's state, to go on after a kill.
+
+    A state of another training is left aside with a warning, and the training begins anew: in a
+    pipeline the data has changed by the next day, and a state can serve its own training alone. A
+    damaged file is an error.
+    """
+
+    path: Path
+    recipe: str = ""
+    """What ``fit`` cannot see of how the network learns, such as a parameter of the loss."""
+    every: int = 1
+    """Epochs from one writing to the next."""
+
+    def save(self, state: FitState) -> None:
+        """Replace the file in one step."""
+        description = {"recipe": self._recipe(state.recipe), "history": asdict(state.history)}
+        write_checkpoint(
+            self.path, [StoredNetwork("fit", "training state", description, state.tensors)], {}
+        )
+
+    def load(self, recipe: str) -> FitState | None:
+        """Read the state back, where there is one of this training.
+
+        Raises:
+            ValueError: the file is damaged, or holds something else.
+        """
+        if not self.path.exists():
+            return None
+        (stored,) = read_checkpoint(self.path, "training state")
+        if stored.description["recipe"] != self._recipe(recipe):
+            _log.warning(
+                "%s is the state of a training with other data, settings or code: it is not used,"
+                " and this training begins at its first epoch",
+                self.path,
+            )
+            return None
+        return FitState(recipe, History(**stored.description["history"]), stored.state)
+
+    def remove(self) -> None:
+        """Delete the file, once what was trained is kept elsewhere."""
+        self.path.unlink(missing_ok=True)
+
+    def _recipe(self, seen: str) -> str:
+        return _sha256(f"{seen} {self.recipe} {code_version()}")
 
 
 def load_metadata(path: Path) -> dict[str, Any]:

@@ -43,6 +43,10 @@ class SeededDropout(nn.Module):
         self.site = site
         self.key: int | None = None
 
+    def extra_repr(self) -> str:
+        """What tells this layer from others, in the network's ``repr``."""
+        return f"p={self.p}, site={self.site}"
+
     def forward(self, x: Tensor) -> Tensor:
         """Zero each element with probability ``p`` and scale the others by ``1 / (1 - p)``."""
         if not self.training or self.p == 0.0:
@@ -51,7 +55,7 @@ class SeededDropout(nn.Module):
             return nn.functional.dropout(x, self.p)
         index = _element_numbers(x.shape, x.stride(), x.device)
         kept = bits(self.key, index) >= dropout_threshold(self.p)
-        return x * (kept * (1.0 / (1.0 - self.p)))
+        return x * (kept.to(x.dtype) * (1.0 / (1.0 - self.p)))
 
 
 @lru_cache(maxsize=64)

@@ -36,6 +36,8 @@ from rnn_pipeline.networks.fleet import (
 )
 from rnn_pipeline.networks.inference import predict_members
 from rnn_pipeline.networks.pooled import PooledFold, for_ticker, pooled, starting_from
+from rnn_pipeline.networks.tensorboard import log_history
+from rnn_pipeline.networks.training import learning_rates
 
 if TYPE_CHECKING:
     from rnn_pipeline.settings import NetworkSpec, TrainingSpec
@@ -304,6 +306,7 @@ def train_walk_forward(
     known: Mapping[str, TrainedMember],
     *,
     warm_epochs: int | None = None,
+    log_dir: Path | None = None,
     on_trained: Callable[[Mapping[str, TrainedMember]], None] = lambda _trained: None,
     on_complete: Callable[[Sequence[Forecaster]], None] = lambda _forecasters: None,
     tell: Callable[[str], None] = lambda _line: None,
@@ -324,6 +327,8 @@ def train_walk_forward(
         known: networks of earlier runs by recipe, the hash of all that training can see.
         warm_epochs: train a ticker's second and later folds for so many epochs, from the weights of
             the fold before; a recipe then holds the recipe of that fold.
+        log_dir: where TensorBoard finds the networks trained now, by ticker, model, fold and seed;
+            empty: it is not wanted.
         on_complete: called with forecasters as soon as all their networks are there.
         on_trained: called with the other networks by recipe as they are trained, so that a kill
             loses none of them.
@@ -381,18 +386,26 @@ def train_walk_forward(
     complete()
     progress = Progress(len(missing), tell)
     for wave in _waves(missing):
+        spec = training
+        if wave[0].before is not None:
+            warmup = min(training.warmup_epochs, warm_epochs or 0)
+            spec = training.model_copy(update={"epochs": warm_epochs, "warmup_epochs": warmup})
 
-        def take(trained: Mapping[int, TrainedMember], wave: Sequence[_Job] = wave) -> None:
+        def take(
+            trained: Mapping[int, TrainedMember],
+            wave: Sequence[_Job] = wave,
+            spec: TrainingSpec = spec,
+        ) -> None:
             fresh = {wave[place].recipe: member for place, member in trained.items()}
             networks.update(fresh)
             complete()
             owners = {wave[place].recipe: wave[place].data.ticker for place in trained}
             on_trained({r: member for r, member in fresh.items() if owners[r] in waiting})
+            if log_dir is not None:
+                for place, member in trained.items():
+                    rates = learning_rates(spec, len(wave[place].data.train_ends))
+                    log_history(log_dir / wave[place].key, member.history, rates)
 
-        spec = training
-        if wave[0].before is not None:
-            warmup = min(training.warmup_epochs, warm_epochs or 0)
-            spec = training.model_copy(update={"epochs": warm_epochs, "warmup_epochs": warmup})
         train_members(
             _members(wave, network, spec, networks), compute, on_trained=take, progress=progress
         )

@@ -35,7 +35,6 @@ if not HAS_GPU:
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")
-LOOKBACK = 5
 
 
 def make_member(key: str = "AAPL", rows: int = 90, **changes: Any) -> Member:
@@ -62,7 +61,7 @@ def make_member(key: str = "AAPL", rows: int = 90, **changes: Any) -> Member:
     }
     for spec in (network, training):
         spec.update((name, changes.pop(name)) for name in list(changes) if name in spec)
-    horizons = changes.pop("horizons", 1)
+    horizons, lookback = changes.pop("horizons", 1), changes.pop("lookback", 5)
     seed = changes.pop("seed", 0)
     rng = np.random.default_rng([seed, rows])
     shape = (rows,) if horizons == 1 else (rows, horizons)
@@ -72,9 +71,9 @@ def make_member(key: str = "AAPL", rows: int = 90, **changes: Any) -> Member:
         "training": SimpleNamespace(**training),
         "inputs": rng.standard_normal((rows, 3)).astype(np.float32),
         "targets": rng.standard_normal(shape).astype(np.float32),
-        "train_ends": np.arange(LOOKBACK - 1, rows - 29),
+        "train_ends": np.arange(lookback - 1, rows - 29),
         "val_ends": np.arange(rows - 28, rows),
-        "lookback": LOOKBACK,
+        "lookback": lookback,
         "seed": seed,
     }
     return Member(**fields | changes)
@@ -150,16 +149,21 @@ def test_stacked_members_stay_near_the_reference_in_float32() -> None:
         assert len(result.history.val_loss) == len(expected.history.val_loss)
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"hidden_sizes": (64, 64), "batch_size": 32}], ids=["small", "large"]
+)
 def test_members_that_wait_for_a_slot_and_company_change_nothing_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    members = unequal_members()
+    members = unequal_members(**changes)
     together = train(members)
-    for slots in (1, 3):
+    for slots in (2, 3):
         monkeypatch.setattr(gpu, "CPU_SLOTS", slots)
         for one, other in zip(together, train(members[::-1])[::-1], strict=True):
             assert one.history == other.history
             assert largest_difference(one.state, other.state) == 0
+    (alone,) = train(members[3:4])
+    assert largest_difference(together[3].state, alone.state) == 0
 
 
 def test_members_of_unlike_networks_are_refused() -> None:
@@ -282,7 +286,7 @@ def random_step(
         dropout=Dropout(
             keys=torch.randint(2**32, (slots, len(layout.hidden_sizes)), generator=generator),
             thresholds=torch.full((slots,), 2**30),
-            kept=torch.full((slots,), 0.75),
+            scale=torch.full((slots,), 1 / 0.75),
         ),
     )
     active = (counts > 0).float()
@@ -293,7 +297,8 @@ def random_step(
         weight_decay=torch.full((slots,), 0.1),
         clip_norm=torch.tensor([0.5, *[torch.inf] * slots])[:slots],
     )
-    weights = 0.3 * normal(layout.size)
+    # Not so large that rounding errors grow from step to step.
+    weights = normal(layout.size) / max(layout.hidden_sizes) ** 0.5
     parameters = torch.zeros_like(weights)
     for name, view in layout.views(weights).items():
         layout.views(parameters)[name].copy_(view)
@@ -383,7 +388,7 @@ def test_the_recurrent_weights_of_64_units_stay_on_an_h100s_chip(tmp_path: Path)
     script = Path(__file__).with_name("compile_gpu_kernels.py")
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     output = subprocess.run(
-        [sys.executable, script, "_backward"],
+        [sys.executable, script, "_forward"],
         env=environment,
         check=True,
         capture_output=True,
@@ -413,7 +418,7 @@ LARGE = {"hidden_sizes": (64, 64), "lookback": 20, "batch_size": 32}
 @on_gpu
 @needs_triton
 @pytest.mark.parametrize(
-    ("precision", "tolerance"), [("float32", 1e-5), ("tf32", 5e-3), ("bfloat16", 5e-2)]
+    ("precision", "tolerance"), [("float32", 1e-5), ("tf32", 2e-3), ("bfloat16", 2e-2)]
 )
 @pytest.mark.parametrize("batch_size", [32, 128])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

@@ -7,9 +7,12 @@ reading of data; what becomes of a member does not depend on them, bit for bit.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import logging
 import math
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -96,7 +99,7 @@ def predict(
 
     Returns:
         (n_i, n_outputs) float32 per member, in the network's order of outputs, scaled as its
-        training targets were. What is not finite in a window makes its forecast not finite.
+        training targets were. A NaN in a window makes its forecast NaN.
     """
     compile_kernel()
     workspaces = threading.local()
@@ -134,7 +137,15 @@ _LINE = 16
 @cache
 def compile_kernel() -> None:
     """Compile the kernel, or load it from Numba's cache, by training and forecasting once."""
-    from rnn_pipeline.networks.kernels.cpu_kernel import forecast, train_epoch
+    import numba
+
+    try:
+        from rnn_pipeline.networks.kernels import cpu_kernel
+    except RuntimeError:
+        # Neither the package's folder nor the user's can be written: compile for this process.
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="rnn-pipeline-kernel-")
+        atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
+        from rnn_pipeline.networks.kernels import cpu_kernel
     from rnn_pipeline.networks.kernels.cpu_layout import Architecture, plan_of
 
     plan = plan_of(Architecture("lstm", 1, (1,), 1, 1), 1)
@@ -148,10 +159,10 @@ def compile_kernel() -> None:
     )
     announcement.start()
     try:
-        train_epoch(
+        cpu_kernel.train_epoch(
             plan, work, series, series, none, ends, 1, 0, rates, keys, 0, 1.0, 0.0, 1.0, 0.0, stop
         )
-        forecast(plan, work, series, series, none, ends, np.zeros((1, 1), np.float32))
+        cpu_kernel.forecast(plan, work, series, series, none, ends, series.copy())
     finally:
         announcement.cancel()
 

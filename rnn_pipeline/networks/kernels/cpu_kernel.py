@@ -24,12 +24,13 @@ import numpy as np
 from numba import njit
 
 from rnn_pipeline.networks import randomness
-from rnn_pipeline.networks.kernels.cpu_layout import GRU, LSTM, Plan
+from rnn_pipeline.networks.kernels.cpu_layout import GRU, LSTM, Plan, stride_of
 from rnn_pipeline.networks.kernels.simd import (
     LANES,
     dropout_mask,
     load,
     multiply,
+    padded,
     sigmoid,
     splat,
     square_root,
@@ -41,16 +42,37 @@ from rnn_pipeline.networks.kernels.simd import (
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 """Adam's, as torch has them."""
 
+piece = njit(inline="always")
+"""A part of a kernel: Numba would optimise a function again with every function that calls it."""
+
 stream_bits = njit(randomness.bits)
 
 
-@njit(inline="always")
-def padded(n: int) -> int:
-    """``n`` rounded up to whole vectors."""
-    return (n + LANES - 1) // LANES * LANES
+@piece
+def states_at(plan: Plan, layer: int, t: int, n: int) -> int:
+    """Where the (n, stride) states of ``layer`` before step ``t`` begin."""
+    return plan.states[layer] + t * n * stride_of(plan.widths[layer + 1])
 
 
-@njit(inline="always")
+@piece
+def gates_at(plan: Plan, layer: int, block: int, t: int, n: int) -> int:
+    """Where the (n, slots, L) gates of a block of units at step ``t`` begin."""
+    return plan.gates[layer] + (block * plan.lookback + t) * n * plan.slots * LANES
+
+
+@piece
+def memory_at(plan: Plan, layer: int, block: int, t: int, n: int) -> int:
+    """Where the (n, L) cell states of a block of units before step ``t`` begin."""
+    return plan.memory[layer] + (block * (1 + plan.lookback) + t) * n * LANES
+
+
+@piece
+def memory_tanh_at(plan: Plan, layer: int, block: int, t: int, n: int) -> int:
+    """Where the (n, L) hyperbolic tangents of the cell states after step ``t`` begin."""
+    return plan.memory_tanh[layer] + (block * plan.lookback + t) * n * LANES
+
+
+@piece
 def fill(work: np.ndarray, begin: int, length: int, value: float) -> None:
     """Set ``length`` (whole vectors) elements from ``begin``."""
     vector = splat(np.float32(value))
@@ -58,18 +80,18 @@ def fill(work: np.ndarray, begin: int, length: int, value: float) -> None:
         store(work, i, vector)
 
 
-@njit(inline="always")
+@piece
 def open_rows(work: np.ndarray, begin: int, n_rows: int, stride: int) -> None:
     """Put the 1 before the units of each row of states."""
     for row in range(n_rows):
         work[begin + row * stride + LANES - 1] = 1.0
 
 
-@njit(inline="always")
+@piece
 def gather(plan: Plan, work: np.ndarray, series: np.ndarray, ends: np.ndarray) -> None:
     """Copy the windows of ``series`` (rows, n_features) that end at ``ends`` (n,) to the inputs."""
     n, n_features = len(ends), series.shape[1]
-    stride = LANES + padded(n_features)
+    stride = stride_of(n_features)
     open_rows(work, plan.inputs, plan.lookback * n, stride)
     for b in range(n):
         first = ends[b] - (plan.lookback - 1)
@@ -79,13 +101,13 @@ def gather(plan: Plan, work: np.ndarray, series: np.ndarray, ends: np.ndarray) -
                 work[row + feature] = series[first + t, feature]
 
 
-@njit(inline="always")
+@piece
 def add_noise(
     plan: Plan, work: np.ndarray, n: int, scale: float, radius_key: int, angle_key: int
 ) -> None:
     """Add ``scale`` times the numbers of :func:`~rnn_pipeline.networks.randomness.normal`."""
     n_features = plan.widths[0]
-    stride = LANES + padded(n_features)
+    stride = stride_of(n_features)
     for b in range(n):
         for t in range(plan.lookback):
             row = plan.inputs + (t * n + b) * stride + LANES
@@ -97,26 +119,26 @@ def add_noise(
                 work[row + feature] += np.float32(scale) * np.float32(normal)
 
 
-@njit(inline="always")
+@piece
 def source_of(plan: Plan, layer: int, n: int, dropout: bool) -> int:
     """Where the (T, n, stride) rows begin that ``layer`` takes as inputs."""
     if layer == 0:
         return plan.inputs
     if dropout:
         return plan.dropped[layer - 1]
-    return plan.states[layer - 1] + n * (LANES + padded(plan.widths[layer]))
+    return states_at(plan, layer - 1, 1, n)
 
 
-@njit(inline="always")
+@piece
 def head_source(plan: Plan, n: int, dropout: bool) -> int:
     """Where the (n, stride) rows begin that the head takes as inputs."""
     top = len(plan.states) - 1
     if dropout:
         return plan.dropped[top]
-    return plan.states[top] + plan.lookback * n * (LANES + padded(plan.widths[top + 1]))
+    return states_at(plan, top, plan.lookback, n)
 
 
-@njit(inline="always")
+@piece
 def forward(
     plan: Plan,
     work: np.ndarray,
@@ -149,7 +171,7 @@ def forward(
             drop(plan, work, layer, first, n, keys[layer], threshold, keep_scale)
 
     width = plan.widths[n_layers]
-    stride = LANES + padded(width)
+    stride = stride_of(width)
     n_columns = padded(plan.n_outputs)
     multiply(
         work,
@@ -167,87 +189,81 @@ def forward(
     )
 
 
-@njit(inline="always")
+@piece
 def begin_layer(plan: Plan, work: np.ndarray, layer: int, n: int) -> None:
     """The states before the first step; they are written anew because ``n`` moves the others."""
-    width = padded(plan.widths[layer + 1])
-    stride = LANES + width
+    width = plan.widths[layer + 1]
+    stride = stride_of(width)
     fill(work, plan.states[layer], n * stride, 0.0)
     open_rows(work, plan.states[layer], (1 + plan.lookback) * n, stride)
     if plan.cell == LSTM:
-        for block in range(width // LANES):
-            memory = plan.memory[layer] + block * (1 + plan.lookback) * n * LANES
-            fill(work, memory, n * LANES, 0.0)
+        for block in range(padded(width) // LANES):
+            fill(work, memory_at(plan, layer, block, 0, n), n * LANES, 0.0)
 
 
-@njit(inline="always")
+@piece
 def multiply_inputs(plan: Plan, work: np.ndarray, layer: int, n: int, source: int) -> None:
-    """``W [1, x]`` of all time steps into the gates."""
+    """``W [1, x]`` of all time steps into the gates, 0 into those that get nothing from it."""
     below, width = plan.widths[layer], plan.widths[layer + 1]
     rows, gate_row = plan.lookback * n, plan.slots * LANES
     matrix_row = plan.x_slots * LANES
+    zero = splat(np.float32(0.0))
     for block in range(padded(width) // LANES):
+        gates = gates_at(plan, layer, block, 0, n)
         multiply(
             work,
             add=False,
-            c=plan.gates[layer] + block * rows * gate_row,
+            c=gates,
             c_row=gate_row,
             n_rows=rows,
             n_vectors=plan.x_slots,
             a=source + LANES - 1,
-            a_row=LANES + padded(below),
+            a_row=stride_of(below),
             a_step=1,
             b=plan.weights + plan.input_matrix[layer] + block * (1 + below) * matrix_row,
             b_step=matrix_row,
             n=1 + below,
         )
+        for slot in range(plan.x_slots, plan.slots):
+            for row in range(rows):
+                store(work, gates + row * gate_row + slot * LANES, zero)
 
 
-@njit(inline="always")
+@piece
 def step_forward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int) -> None:
     """Add ``U [1, h]`` to the gates of step ``t``, and go from them to the next states."""
     width = plan.widths[layer + 1]
-    rows, gate_row = plan.lookback * n, plan.slots * LANES
-    stride = LANES + padded(width)
-    before = plan.states[layer] + t * n * stride
-    matrix_row = plan.h_slots * LANES
-    new_slots = plan.slots - plan.h_slots
+    stride, matrix_row = stride_of(width), plan.h_slots * LANES
+    before = states_at(plan, layer, t, n)
     for block in range(padded(width) // LANES):
-        gates = plan.gates[layer] + (block * rows + t * n) * gate_row
-        matrix = plan.weights + plan.recurrent_matrix[layer] + block * (1 + width) * matrix_row
-        first = gates + new_slots * LANES
-        if new_slots:
-            # The last slot has had nothing from the input.
-            clear_last_slot(work, gates, gate_row, n)
+        gates = gates_at(plan, layer, block, t, n)
         multiply(
             work,
             add=True,
-            c=first,
-            c_row=gate_row,
+            c=gates + (plan.slots - plan.h_slots) * LANES,
+            c_row=plan.slots * LANES,
             n_rows=n,
             n_vectors=plan.h_slots,
             a=before + LANES - 1,
             a_row=stride,
             a_step=1,
-            b=matrix,
+            b=plan.weights + plan.recurrent_matrix[layer] + block * (1 + width) * matrix_row,
             b_step=matrix_row,
             n=1 + width,
         )
-        state = before + LANES + block * LANES
-        memory = plan.memory[layer] + (block * (rows + n) + t * n) * LANES
-        memory_tanh = plan.memory_tanh[layer] + (block * rows + t * n) * LANES
-        activate(plan.cell, work, n, gates, state, stride, memory, memory_tanh)
+        activate(
+            plan.cell,
+            work,
+            n,
+            gates,
+            before + LANES + block * LANES,
+            stride,
+            memory_at(plan, layer, block, t, n),
+            memory_tanh_at(plan, layer, block, t, n),
+        )
 
 
-@njit(inline="always")
-def clear_last_slot(work: np.ndarray, gates: int, gate_row: int, n: int) -> None:
-    """Set the last slot of ``n`` rows of gates to 0."""
-    zero = splat(np.float32(0.0))
-    for row in range(n):
-        store(work, gates + (row + 1) * gate_row - LANES, zero)
-
-
-@njit(inline="always")
+@piece
 def activate(
     cell: int,
     work: np.ndarray,
@@ -304,7 +320,7 @@ def activate(
             store(work, state + (n + row) * stride, after)
 
 
-@njit(inline="always")
+@piece
 def drop(
     plan: Plan,
     work: np.ndarray,
@@ -317,10 +333,10 @@ def drop(
 ) -> None:
     """Draw the masks of the states of ``layer`` from step ``first`` on, and apply them."""
     width = plan.widths[layer + 1]
-    stride = LANES + padded(width)
+    stride = stride_of(width)
     steps = plan.lookback - first
     dropped, masks = plan.dropped[layer], plan.masks[layer]
-    states = plan.states[layer] + (1 + first) * n * stride
+    states = states_at(plan, layer, 1 + first, n)
     open_rows(work, dropped, steps * n, stride)
     for t in range(steps):
         for b in range(n):
@@ -332,7 +348,7 @@ def drop(
                 store(work, dropped + row + unit, load(work, states + row + unit) * mask)
 
 
-@njit(inline="always")
+@piece
 def transpose(
     work: np.ndarray, matrix: int, n_rows: int, n_columns: int, transposed: int, n_units: int
 ) -> None:
@@ -345,7 +361,7 @@ def transpose(
             work[target + row] = 0.0
 
 
-@njit(inline="always")
+@piece
 def transpose_matrices(plan: Plan, work: np.ndarray) -> None:
     """Bring the transposed matrices up to date with the weights."""
     n_layers = len(plan.states)
@@ -379,7 +395,7 @@ def transpose_matrices(plan: Plan, work: np.ndarray) -> None:
             work[plan.head_transposed + output * padded(width) + unit] = value
 
 
-@njit(inline="always")
+@piece
 def score(
     plan: Plan,
     work: np.ndarray,
@@ -423,13 +439,13 @@ def score(
     return loss
 
 
-@njit(inline="always")
+@piece
 def backward(plan: Plan, work: np.ndarray, n: int, dropout: bool) -> None:
     """From the outputs' gradients to those of all weights, through time (Werbos, 1990)."""
     top = len(plan.states) - 1
     steps = plan.lookback
     width = plan.widths[top + 1]
-    stride = LANES + padded(width)
+    stride = stride_of(width)
     n_columns = padded(plan.n_outputs)
     multiply(
         work,
@@ -477,7 +493,7 @@ def backward(plan: Plan, work: np.ndarray, n: int, dropout: bool) -> None:
                 apply_masks(work, delta_below, steps * n, plan.widths[layer], plan.masks[layer - 1])
 
 
-@njit(inline="always")
+@piece
 def apply_masks(work: np.ndarray, delta: int, n_rows: int, width: int, masks: int) -> None:
     """Multiply gradients (n_rows, P) by the masks (n_rows, stride) of their units."""
     n_units = padded(width)
@@ -488,23 +504,22 @@ def apply_masks(work: np.ndarray, delta: int, n_rows: int, width: int, masks: in
             store(work, place, load(work, place) * mask)
 
 
-@njit(inline="always")
+@piece
 def step_backward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int, delta: int) -> None:
     """From the gradients of the states after step ``t`` to those of its gates and before it."""
     width = plan.widths[layer + 1]
-    n_units, rows = padded(width), plan.lookback * n
-    stride, gate_row = LANES + n_units, plan.slots * LANES
+    n_units, columns = padded(width), plan.h_slots * LANES
     after = delta + t * n * n_units
     for block in range(n_units // LANES):
         differentiate(
             plan.cell,
             work,
             n,
-            plan.gates[layer] + (block * rows + t * n) * gate_row,
-            plan.states[layer] + t * n * stride + LANES + block * LANES,
-            stride,
-            plan.memory[layer] + (block * (rows + n) + t * n) * LANES,
-            plan.memory_tanh[layer] + (block * rows + t * n) * LANES,
+            gates_at(plan, layer, block, t, n),
+            states_at(plan, layer, t, n) + LANES + block * LANES,
+            stride_of(width),
+            memory_at(plan, layer, block, t, n),
+            memory_tanh_at(plan, layer, block, t, n),
             after + block * LANES,
             n_units,
             plan.carry + block * n * LANES,
@@ -512,9 +527,7 @@ def step_backward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int, delt
         )
     if t == 0:
         return
-    columns = plan.h_slots * LANES
     for block in range(n_units // LANES):
-        gates = plan.gates[layer] + (block * rows + t * n) * gate_row
         multiply(
             work,
             add=True,
@@ -522,8 +535,8 @@ def step_backward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int, delt
             c_row=n_units,
             n_rows=n,
             n_vectors=n_units // LANES,
-            a=gates + (plan.slots - plan.h_slots) * LANES,
-            a_row=gate_row,
+            a=gates_at(plan, layer, block, t, n) + (plan.slots - plan.h_slots) * LANES,
+            a_row=plan.slots * LANES,
             a_step=1,
             b=plan.recurrent_transposed[layer] + block * columns * n_units,
             b_step=n_units,
@@ -531,7 +544,7 @@ def step_backward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int, delt
         )
 
 
-@njit(inline="always")
+@piece
 def differentiate(
     cell: int,
     work: np.ndarray,
@@ -549,14 +562,14 @@ def differentiate(
     """The derivatives of :func:`activate`; the gates become their products' gradients.
 
     Args:
-        cell: see :func:`activate`, as for the next seven.
-        work: .
-        n: .
-        gates: .
-        state: .
-        stride: .
-        memory: .
-        memory_tanh: .
+        cell: which.
+        work: the workspace.
+        n: windows.
+        gates: (n, slots, L), as :func:`activate` left them.
+        state: (n, L) states before the step, ``stride`` apart.
+        stride: see ``state``.
+        memory: (n, L) an LSTM's cell states before the step.
+        memory_tanh: (n, L) hyperbolic tangents of those after it.
         delta: (n, L) gradients of the states after the step, ``n_units`` apart; those of the states
             before it are ``n`` rows back.
         n_units: see ``delta``.
@@ -602,14 +615,13 @@ def differentiate(
             store(work, gates + row * LANES, d_h * (1.0 - h * h))
 
 
-@njit(inline="always")
+@piece
 def multiply_gradients(plan: Plan, work: np.ndarray, layer: int, n: int, source: int) -> None:
     """The gradients of a layer's two matrices, summed over windows and time."""
     below, width = plan.widths[layer], plan.widths[layer + 1]
     rows, gate_row = plan.lookback * n, plan.slots * LANES
-    new_slots = plan.slots - plan.h_slots
     for block in range(padded(width) // LANES):
-        gates = plan.gates[layer] + block * rows * gate_row
+        gates = gates_at(plan, layer, block, 0, n)
         matrix_row = plan.x_slots * LANES
         multiply(
             work,
@@ -620,7 +632,7 @@ def multiply_gradients(plan: Plan, work: np.ndarray, layer: int, n: int, source:
             n_vectors=plan.x_slots,
             a=source + LANES - 1,
             a_row=1,
-            a_step=LANES + padded(below),
+            a_step=stride_of(below),
             b=gates,
             b_step=gate_row,
             n=rows,
@@ -635,14 +647,14 @@ def multiply_gradients(plan: Plan, work: np.ndarray, layer: int, n: int, source:
             n_vectors=plan.h_slots,
             a=plan.states[layer] + LANES - 1,
             a_row=1,
-            a_step=LANES + padded(width),
-            b=gates + new_slots * LANES,
+            a_step=stride_of(width),
+            b=gates + (plan.slots - plan.h_slots) * LANES,
             b_step=gate_row,
             n=rows,
         )
 
 
-@njit(inline="always")
+@piece
 def multiply_back_to_inputs(
     plan: Plan, work: np.ndarray, layer: int, n: int, delta_below: int
 ) -> None:
@@ -658,7 +670,7 @@ def multiply_back_to_inputs(
             c_row=n_units,
             n_rows=rows,
             n_vectors=n_units // LANES,
-            a=plan.gates[layer] + block * rows * gate_row,
+            a=gates_at(plan, layer, block, 0, n),
             a_row=gate_row,
             a_step=1,
             b=plan.input_transposed[layer] + block * columns * n_units,
@@ -667,7 +679,7 @@ def multiply_back_to_inputs(
         )
 
 
-@njit(inline="always")
+@piece
 def gradient_scale(plan: Plan, work: np.ndarray, clip_norm: float) -> float:
     """What brings the gradients' norm down to ``clip_norm``, as torch computes it; at most 1."""
     squares = splat(np.float32(0.0))
@@ -677,7 +689,7 @@ def gradient_scale(plan: Plan, work: np.ndarray, clip_norm: float) -> float:
     return min(1.0, clip_norm / (math.sqrt(total(squares)) + 1e-6))
 
 
-@njit(inline="always")
+@piece
 def adam(
     plan: Plan, work: np.ndarray, step: int, rate: float, weight_decay: float, scale: float
 ) -> None:

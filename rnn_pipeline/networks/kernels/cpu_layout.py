@@ -33,6 +33,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numba.extending import register_jitable
 
 from rnn_pipeline.networks.kernels.simd import LANES, padded
 
@@ -152,7 +153,7 @@ def plan_of(architecture: Architecture, capacity: int) -> Plan:
         lookback=lookback,
         n_outputs=n_outputs,
         capacity=capacity,
-        widths=np.array(widths),
+        widths=np.array(widths, np.int64),
         input_matrix=matrices[:, 0].copy(),
         recurrent_matrix=matrices[:, 1].copy(),
         head_matrix=head_matrix,
@@ -178,8 +179,9 @@ def plan_of(architecture: Architecture, capacity: int) -> Plan:
     )
 
 
+@register_jitable
 def stride_of(width: int) -> int:
-    """Elements from one row of states to the next."""
+    """Elements from one row of states of ``width`` units to the next."""
     return LANES + padded(width)
 
 

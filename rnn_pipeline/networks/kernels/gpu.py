@@ -14,9 +14,9 @@ program computes one member (or one of its tiles) and everything between is elem
 stacked engine batched products and sums over rows are cuBLAS's and torch's to arrange, which may
 depend on the shape of the whole; on a GPU K is therefore a function of the architecture alone,
 whatever the group's size and the memory, so that a member always meets the same shapes, and slots
-that fall empty towards the end are not compacted away. On a CPU K decides nothing that a test has
-found, but nothing promises it. Both engines agree with the reference within rounding, not bit for
-bit.
+that fall empty towards the end are not compacted away. On a CPU torch takes another path for a
+batch of one, so K is at least 2; beyond that K decides nothing that a test has found, but nothing
+promises it. Both engines agree with the reference within rounding, not bit for bit.
 """
 
 from __future__ import annotations
@@ -198,8 +198,10 @@ def _slots(members: Sequence[Member], device: torch.device, fused: bool, memory:
     fit = len(members) if memory is None else memory // size
     if fit < 1:
         raise ValueError(f"one member takes {size:,} bytes, but {memory:,} are allowed: raise that")
-    if fused or device.type == "cpu":
-        return min(len(members), fit, FUSED_SLOTS if fused else CPU_SLOTS)
+    if fused:
+        return min(len(members), fit, FUSED_SLOTS)
+    if device.type == "cpu":
+        return max(2, min(len(members), fit, CPU_SLOTS))
     slots = SLOTS
     while slots > 1 and slots * 4 * activation_numbers(layout_of(members)) > STACKED_BYTES:
         slots //= 2
@@ -292,7 +294,7 @@ class _Group:
         self.clip_norm = numbers() + math.inf
         self.noise = numbers(of=torch.float32)
         self.thresholds = numbers(of=torch.int64)
-        self.kept = numbers() + 1.0
+        self.dropout_scale = numbers(of=torch.float32) + 1.0
         self.parameters = numbers(layout.size)
         self.moments = numbers(layout.size), numbers(layout.size)
         self.best = numbers(layout.size)
@@ -316,7 +318,7 @@ class _Group:
         self.clip_norm[slot] = math.inf if spec.clip_norm is None else spec.clip_norm
         self.noise[slot] = spec.input_noise
         self.thresholds[slot] = dropout_threshold(member.network.dropout)
-        self.kept[slot] = 1.0 - member.network.dropout
+        self.dropout_scale[slot] = 1.0 / (1.0 - member.network.dropout)
         self.parameters[slot] = self.layout.pack(self._first_weights(member))
         for moment in self.moments:
             moment[slot] = 0
@@ -468,7 +470,7 @@ class _Trainer:
         counts, weights = self._weights(group.n_train)
         dropout = None
         if self.has_dropout:
-            dropout = Dropout(self._now(self.dropout_keys), group.thresholds, group.kept)
+            dropout = Dropout(self._now(self.dropout_keys), group.thresholds, group.dropout_scale)
         inputs, targets = self._gather(self._now(self.rows))
         if self.has_noise:
             inputs = self._noisy(inputs, self._now(self.noise_keys))

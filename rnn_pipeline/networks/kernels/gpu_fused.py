@@ -104,39 +104,39 @@ def _tanh(x):
 
 
 @triton.jit
-def _dropped(x, key, threshold, kept, index):
+def _dropped(x, key, threshold, scale, index):
     """``x`` under a dropout mask; :func:`rnn_pipeline.networks.randomness.bits` in uint32."""
     h = index.to(tl.uint32) * 0x9E3779B9 + key
     h = (h ^ (h >> 16)) * 0x85EBCA6B
     h = (h ^ (h >> 13)) * 0xC2B2AE35
     h = h ^ (h >> 16)
-    return tl.where(h >= threshold, x / kept, 0.0)
+    return tl.where(h >= threshold, x * scale, 0.0)
 
 
 @triton.jit
-def _dropout_of(keys, thresholds, kept, k, site, N_SITES: tl.constexpr):
-    """Key, threshold and share kept of member ``k`` at ``site``."""
+def _dropout_of(keys, thresholds, dropout_scales, k, site, N_SITES: tl.constexpr):
+    """Key, threshold and scale of member ``k`` at ``site``."""
     key = tl.load(keys + k * N_SITES + site - 1).to(tl.uint32)
-    return key, tl.load(thresholds + k).to(tl.uint32), tl.load(kept + k)
+    return key, tl.load(thresholds + k).to(tl.uint32), tl.load(dropout_scales + k)
 
 
 @triton.jit
 def _source_tile(
     source, k, t, b, j, T, B, N, per_k, per_t, per_unit, per_window,
-    key, threshold, kept, DROPOUT: tl.constexpr,
+    key, threshold, scale, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """What a layer reads at step ``t``: (units j, windows b), after dropout."""
     at = source + k * per_k + t * per_t + j[:, None] * per_unit + b[None, :] * per_window
     x = tl.load(at, mask=(j[:, None] < N) & (b[None, :] < B), other=0.0)
     if DROPOUT:
         index = (b[None, :] * T + t) * N + j[:, None]
-        x = _dropped(x, key, threshold, kept, index)
+        x = _dropped(x, key, threshold, scale, index)
     return x
 
 
 @triton.jit
 def _project(
-    parameters, source, weights, keys, thresholds, kept, projected,
+    parameters, source, weights, keys, thresholds, dropout_scales, projected,
     P, T, B, N, per_k, per_t, per_unit, per_window, weight_at, bias_at, site,
     H: tl.constexpr, HP: tl.constexpr, NP: tl.constexpr, BP: tl.constexpr, BT: tl.constexpr,
     N_SITES: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
@@ -153,15 +153,15 @@ def _project(
     inside = (u[:, None] < H) & (j[None, :] < N)
     w = tl.load(own + weight_at + row[:, None] * N + j[None, :], mask=inside, other=0.0)
     bias = tl.load(own + bias_at + row, mask=u < H, other=0.0)
-    key, threshold, share = 0, 0, 1.0
+    key, threshold, scale = 0, 0, 1.0
     if DROPOUT:
-        key, threshold, share = _dropout_of(keys, thresholds, kept, k, site, N_SITES)
+        key, threshold, scale = _dropout_of(keys, thresholds, dropout_scales, k, site, N_SITES)
     for t in range(T):
         for tile in range(BP // BT):
             b = tile * BT + tl.arange(0, BT)
             x = _source_tile(
                 source, k, t, b, j, T, B, N, per_k, per_t, per_unit, per_window,
-                key, threshold, share, DROPOUT,
+                key, threshold, scale, DROPOUT,
             )  # fmt: skip
             p = _dot(w, x, tl.broadcast_to(bias[:, None], (HP, BT)), PRECISION)
             at = ((k * T + t) * 4 + gate) * HP * BP
@@ -293,7 +293,7 @@ def _backward(
 
 @triton.jit
 def _weight_gradients(
-    gradients, source, weights, keys, thresholds, kept, hidden, grad_sums,
+    gradients, source, weights, keys, thresholds, dropout_scales, hidden, grad_sums,
     P, T, B, N, per_k, per_t, per_unit, per_window,
     weight_ih_at, weight_hh_at, bias_ih_at, bias_hh_at, site,
     H: tl.constexpr, HP: tl.constexpr, NP: tl.constexpr, BP: tl.constexpr, BT: tl.constexpr,
@@ -310,9 +310,9 @@ def _weight_gradients(
     behind = gate  # the block that holds the gradient of u
     if not LSTM:
         behind = tl.where(gate == 2, 3, gate)
-    key, threshold, share = 0, 0, 1.0
+    key, threshold, scale = 0, 0, 1.0
     if DROPOUT:
-        key, threshold, share = _dropout_of(keys, thresholds, kept, k, site, N_SITES)
+        key, threshold, scale = _dropout_of(keys, thresholds, dropout_scales, k, site, N_SITES)
     d_weight_ih = tl.zeros((HP, NP), tl.float32)
     d_weight_hh = tl.zeros((HP, HP), tl.float32)
     d_bias_ih = tl.zeros((HP,), tl.float32)
@@ -327,7 +327,7 @@ def _weight_gradients(
             before = tl.load(hidden + (k * (T + 1) + t) * block + unit)
             x = _source_tile(
                 source, k, t, b, j, T, B, N, per_k, per_t, per_unit, per_window,
-                key, threshold, share, DROPOUT,
+                key, threshold, scale, DROPOUT,
             )  # fmt: skip
             d_weight_ih = _dot(dp, tl.trans(x), d_weight_ih, PRECISION)
             d_weight_hh = _dot(du, tl.trans(before), d_weight_hh, PRECISION)
@@ -352,7 +352,7 @@ def _weight_gradients(
 
 @triton.jit
 def _source_gradient(
-    parameters, weights, keys, thresholds, kept, grad_sums, grad_source,
+    parameters, weights, keys, thresholds, dropout_scales, grad_sums, grad_source,
     P, T, B, N, weight_at, site,
     H: tl.constexpr, HP: tl.constexpr, NP: tl.constexpr, BP: tl.constexpr, BT: tl.constexpr,
     BLOCKS: tl.constexpr, N_SITES: tl.constexpr, DROPOUT: tl.constexpr, PRECISION: tl.constexpr,
@@ -365,9 +365,9 @@ def _source_gradient(
     u = tl.arange(0, HP)
     j = tl.arange(0, NP)
     inside = (u[None, :] < H) & (j[:, None] < N)
-    key, threshold, share = 0, 0, 1.0
+    key, threshold, scale = 0, 0, 1.0
     if DROPOUT:
-        key, threshold, share = _dropout_of(keys, thresholds, kept, k, site, N_SITES)
+        key, threshold, scale = _dropout_of(keys, thresholds, dropout_scales, k, site, N_SITES)
     for tile in range(BP // BT):
         b = tile * BT + tl.arange(0, BT)
         dx = tl.zeros((NP, BT), tl.float32)
@@ -380,13 +380,13 @@ def _source_gradient(
             dx = _dot(w, dp, dx, PRECISION)
         if DROPOUT:
             index = (b[None, :] * T + t) * N + j[:, None]
-            dx = _dropped(dx, key, threshold, share, index)
+            dx = _dropped(dx, key, threshold, scale, index)
         tl.store(grad_source + (k * T + t) * NP * BP + j[:, None] * BP + b[None, :], dx)
 
 
 @triton.jit
 def _head(
-    parameters, gradients, targets, weights, keys, thresholds, kept, levels, scales,
+    parameters, gradients, targets, weights, keys, thresholds, dropout_scales, levels, scales,
     hidden, grad_hidden, losses,
     P, T, B, N_HORIZONS, N_OUTPUTS, weight_at, bias_at,
     H: tl.constexpr, HP: tl.constexpr, OP: tl.constexpr, BP: tl.constexpr, BT: tl.constexpr,
@@ -409,9 +409,9 @@ def _head(
     level = tl.load(levels + o, mask=o < N_OUTPUTS, other=0.0)[:, None]
     scale = tl.load(scales + o, mask=o < N_OUTPUTS, other=0.0)[:, None]
     horizon = o // (N_OUTPUTS // N_HORIZONS)
-    key, threshold, share = 0, 0, 1.0
+    key, threshold, raised = 0, 0, 1.0
     if DROPOUT:
-        key, threshold, share = _dropout_of(keys, thresholds, kept, k, N_SITES, N_SITES)
+        key, threshold, raised = _dropout_of(keys, thresholds, dropout_scales, k, N_SITES, N_SITES)
     loss = tl.zeros((OP, BT), tl.float32)
     d_weight = tl.zeros((OP, HP), tl.float32)
     d_bias = tl.zeros((OP,), tl.float32)
@@ -421,7 +421,7 @@ def _head(
         h = tl.load(hidden + (k * (T + 1) + T) * HP * BP + unit)
         index = b[None, :] * H + u[:, None]
         if DROPOUT:
-            h = _dropped(h, key, threshold, share, index)
+            h = _dropped(h, key, threshold, raised, index)
         out = _dot(w, h, tl.broadcast_to(bias[:, None], (OP, BT)), PRECISION)
         known = (b[None, :] < B) & (o[:, None] < N_OUTPUTS)
         at = (k * B + b[None, :]) * N_HORIZONS + horizon[:, None]
@@ -435,7 +435,7 @@ def _head(
             d_bias += tl.sum(d_out, axis=1)
             d_h = _dot(tl.trans(w), d_out, tl.zeros((HP, BT), tl.float32), PRECISION)
             if DROPOUT:
-                d_h = _dropped(d_h, key, threshold, share, index)
+                d_h = _dropped(d_h, key, threshold, raised, index)
             tl.store(grad_hidden + (k * T + T - 1) * HP * BP + unit, d_h)
     tl.store(losses + k, tl.sum(tl.sum(loss, axis=1), axis=0))
     if TRAIN:
@@ -631,7 +631,7 @@ class FusedEngine:
         dropout = batch.dropout
         if dropout is None:
             return self.nothing, self.nothing, self.nothing
-        return dropout.keys, dropout.thresholds, dropout.kept
+        return dropout.keys, dropout.thresholds, dropout.scale
 
     def _constants(self, layer: _Layer, batch: Batch) -> dict[str, Any]:
         return {

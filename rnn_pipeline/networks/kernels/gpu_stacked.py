@@ -78,16 +78,19 @@ class Dropout:
     """(K, L) int64; column ``s - 1`` is the stream of site ``s``."""
     thresholds: Tensor
     """(K,) int64, see :func:`~rnn_pipeline.networks.randomness.dropout_threshold`."""
-    kept: Tensor
-    """(K,) probability of keeping an element."""
+    scale: Tensor
+    """(K,) float32, what an element that is kept is multiplied by."""
 
     def apply(self, x: Tensor, site: int) -> Tensor:
         """Mask ``x`` (K, T, B, H), whose elements are counted in the order batch, time, unit."""
         _, steps, windows, units = x.shape
         window, step, unit = (torch.arange(n, device=x.device) for n in (windows, steps, units))
         index = (window[None, :, None] * steps + step[:, None, None]) * units + unit
-        drawn = bits(self.keys[:, site - 1, None, None, None], index)
-        return x * (drawn >= self.thresholds[:, None, None, None]) / self.kept[:, None, None, None]
+        kept = (
+            bits(self.keys[:, site - 1, None, None, None], index)
+            >= self.thresholds[:, None, None, None]
+        )
+        return x * (kept * self.scale[:, None, None, None])
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from numba.extending import (
     intrinsic,
     lower_builtin,
     models,
+    register_jitable,
     register_model,
     type_callable,
 )
@@ -47,6 +48,7 @@ INDEX = ir.IntType(64)
 LLVM_VECTOR = ir.VectorType(FLOAT, LANES)
 
 
+@register_jitable
 def padded(n: int) -> int:
     """``n`` rounded up to whole vectors."""
     return -(-n // LANES) * LANES
