@@ -147,11 +147,12 @@ def test_contributions_add_up_and_no_evidence_means_no_position(store):
 
 def test_what_was_tried_is_in_the_ledger_and_counts(store):
     trials = store.rows("trials")
-    tried = {(ticker, model) for ticker in TRADED for model in ("gru", "lstm", "sentiment")}
+    models = ("gru", "lstm", "pooled_gru", "sentiment")
+    tried = {(ticker, model) for ticker in TRADED for model in models}
     assert set(zip(trials["ticker"], trials["model"], strict=True)) == tried
     assert len(trials) == len(tried)
-    assert trials["network_hash"].nunique() == 3
-    assert set(store.rows("evidence")["trials"]) == {3}
+    assert trials["network_hash"].nunique() == len(models)
+    assert set(store.rows("evidence")["trials"]) == {len(models)}
 
 
 @pytest.mark.parametrize("leak", [False, True])
