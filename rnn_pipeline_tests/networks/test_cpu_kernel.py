@@ -81,7 +81,7 @@ def unequal_members() -> list[Member]:
     [
         ((12,), 0.0, {"weight_decay": 0.05}),
         ((20, 7), 0.3, {"clip_norm": 0.05, "weight_decay": 0.01}),
-        ((5, 33, 9), 0.5, {"clip_norm": None, "weight_decay": 0.01}),
+        ((5, 33, 9), 0.2, {"clip_norm": None, "learning_rate": 1e-3}),
         ((16,), 0.0, {"input_noise": 0.5, "schedule": "cosine", "warmup_epochs": 1.5}),
     ],
     ids=["one layer", "two layers, clipped", "three layers", "noise and schedule"],
@@ -93,16 +93,18 @@ def test_thirty_steps_equal_those_of_torch(
     member = make_member(
         network=NetworkSpec(cell=cell, hidden_sizes=hidden_sizes, dropout=dropout),
         training=spec.model_copy(update=training),
-        targets=np.random.default_rng(5).standard_normal(130).astype(np.float32),
+        # Validated on what it learns, so that the weights of a late epoch come back.
+        val_ends=make_member().train_ends,
     )
     (expected,) = train_members([member], REFERENCE)
     (trained,) = train([member])
     assert trained.history.best_epoch == expected.history.best_epoch
+    assert trained.history.best_epoch >= 6, "too early to say anything about thirty steps"
     assert trained.history.train_loss == pytest.approx(expected.history.train_loss, rel=1e-5)
     assert trained.history.val_loss == pytest.approx(expected.history.val_loss, rel=1e-5)
     assert list(trained.state) == list(expected.state)
     for name, value in expected.state.items():
-        torch.testing.assert_close(trained.state[name], value, rtol=0, atol=1e-4)
+        torch.testing.assert_close(trained.state[name], value, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", CELLS)
