@@ -55,7 +55,7 @@ class SeededDropout(nn.Module):
             return nn.functional.dropout(x, self.p)
         index = _element_numbers(x.shape, x.stride(), x.device)
         kept = bits(self.key, index) >= dropout_threshold(self.p)
-        return x * (kept * (1.0 / (1.0 - self.p)))
+        return x * (kept.to(x.dtype) * (1.0 / (1.0 - self.p)))
 
 
 @lru_cache(maxsize=64)
