@@ -20,7 +20,7 @@ from rnn_pipeline.evidence.significance import (
     walk_forward_evidence,
     with_sentiment,
 )
-from rnn_pipeline.evidence.trials import new_trials, recipes, trials_of
+from rnn_pipeline.evidence.trials import new_trials, recipes, trials_of, tuning_counts
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.reporting.tables import evidence_table_markdown
 
@@ -63,6 +63,7 @@ def walk_forward_forecasts(
             with_sentiment(forecasts, sentiment),
             **recipes(SETTINGS.model, SETTINGS.folds),
             tried_at=pd.Timestamp(datetime.now(UTC)),
+            tuned=tuning_counts(store.rows("tuning_trials", ticker=tickers)),
         ),
     )
     evidence = walk_forward_evidence(forecasts, sentiment, pd.concat([ledger, added]))
