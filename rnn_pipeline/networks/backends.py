@@ -7,8 +7,8 @@
 - ``auto``: on a GPU ``gpu``; on a CPU the faster of ``cpu`` and ``reference``, by measurement.
 
 Backends agree to rounding, not to the bit, so ``auto`` decides once per architecture and process
-and stays with it; with a file of choices a measurement is made once per machine. Work that the
-reference does in less time than a kernel takes to compile is left to the reference, unmeasured.
+and stays with it; with a file of choices a measurement is made once per machine. A few seconds of
+work are left to the reference, unmeasured.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ Backend = Literal["auto", "reference", "cpu", "processes", "gpu"]
 Train = Callable[..., None]
 """Takes members and ``on_trained``: what to call with a member's number and itself, trained."""
 
-SMALL_S = 60.0
-"""Seconds of work for the reference below which no kernel is compiled: that takes 15 to 25."""
+SMALL_S = 5.0
+"""Seconds of work for the reference below which nothing is measured, nor a kernel compiled for it.
+Compiling takes 15 to 25 seconds, but once per machine, and forecasts need the kernel anyway."""
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
