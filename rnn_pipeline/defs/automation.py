@@ -50,7 +50,9 @@ refresh = dg.define_asset_job(
 retrain = dg.define_asset_job(
     "retrain",
     # The look-ahead test trains for itself, so it has a job of its own.
-    selection=dg.AssetSelection.assets("sequence_windows", *_FORECASTERS, "walk_forward_forecasts")
+    selection=dg.AssetSelection.assets(
+        "sequence_windows", "baseline_forecasts", *_FORECASTERS, "walk_forward_forecasts"
+    )
     - dg.AssetSelection.checks(no_look_ahead),
     description=(
         "Train what is not trained yet on every fold, and grade it. Run it weekly, after refresh."

@@ -2,11 +2,17 @@
 
 import dagster as dg
 
-from rnn_pipeline.defs.features import news_sentiment
+from rnn_pipeline.defs.features import news_sentiment, sequence_windows
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.networks import forecasters, load_forecasters, read_fold_datasets
 from rnn_pipeline.defs.partitions import BY_TICKER, ONE_RUN, SETTINGS, TICKERS, tickers_of
-from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
+from rnn_pipeline.defs.resources import (
+    COMPUTE_POOL,
+    WAREHOUSE_POOL,
+    MarketResource,
+    WarehouseResource,
+)
+from rnn_pipeline.evidence.baselines import BASELINES, walk_forward_baselines
 from rnn_pipeline.evidence.metrics import forecast_metrics
 from rnn_pipeline.evidence.significance import EVIDENCE_RULE, walk_forward_evidence
 from rnn_pipeline.reporting import plots
@@ -15,7 +21,47 @@ from rnn_pipeline.reporting import plots
 @dg.asset(
     partitions_def=TICKERS,
     backfill_policy=ONE_RUN,
-    deps=[*forecasters, dg.AssetDep(news_sentiment, partition_mapping=BY_TICKER)],
+    deps=[sequence_windows],
+    pool=COMPUTE_POOL,
+    group_name="evidence",
+    kinds={"scikitlearn", "lightgbm"},
+)
+def baseline_forecasts(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
+) -> dg.MaterializeResult:
+    """What networks must beat, on their own windows and folds: simple rules and fitted models.
+
+    A fold is fitted again only where its rows have changed. Nothing here is traded.
+    """
+    from rnn_pipeline.networks.walk_forward import stamped
+
+    tickers = tickers_of(context)
+    store = warehouse.store
+    horizon = SETTINGS.model.horizon
+    rows, fitted = walk_forward_baselines(
+        read_fold_datasets(warehouse, market, tickers),
+        store.rows("targets", ticker=tickers, horizon=horizon),
+        store.rows("baseline_forecasts", ticker=tickers),
+    )
+    rows = stamped(rows, store.rows("model_features", ticker=tickers), horizon)
+    with store.batch() as batch:
+        batch.replace("baseline_forecasts", rows.assign(run_id=context.run.run_id), ticker=tickers)
+    scored = store.rows("walk_forward_baselines", ticker=tickers)
+    metrics = forecast_metrics(scored, by=("ticker", "model"))
+    show(context, metrics=table(metrics))
+    return dg.MaterializeResult(
+        metadata={**ranges(scored), "baselines": len(BASELINES), "folds_fitted": fitted}
+    )
+
+
+@dg.asset(
+    partitions_def=TICKERS,
+    backfill_policy=ONE_RUN,
+    deps=[
+        *forecasters,
+        baseline_forecasts,
+        dg.AssetDep(news_sentiment, partition_mapping=BY_TICKER),
+    ],
     pool=WAREHOUSE_POOL,
     group_name="evidence",
     kinds={"pytorch", "duckdb"},
@@ -45,7 +91,7 @@ def walk_forward_forecasts(
     evidence = walk_forward_evidence(forecasts, store.rows("news_sentiment", ticker=tickers))
     with store.batch() as batch:
         batch.replace("evidence", evidence.assign(run_id=context.run.run_id), ticker=tickers)
-    metrics = forecast_metrics(forecasts, by=("ticker", "model"))
+    metrics = forecast_metrics(store.rows("all_forecasts", ticker=tickers), by=("ticker", "model"))
     show(context, metrics=table(metrics), hit_rates=plots.hit_rates(metrics))
     return dg.MaterializeResult(
         metadata={

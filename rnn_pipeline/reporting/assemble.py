@@ -9,7 +9,7 @@ from importlib.metadata import version
 import pandas as pd
 
 from rnn_pipeline.evidence.backtest import Fill, backtest, buy_and_hold, cash
-from rnn_pipeline.evidence.baselines import baseline_forecasts, sentiment_forecasts
+from rnn_pipeline.evidence.baselines import sentiment_forecasts
 from rnn_pipeline.evidence.metrics import forecast_metrics
 from rnn_pipeline.evidence.significance import EVIDENCE_RULE, overall_evidence
 from rnn_pipeline.reporting.html import Report
@@ -32,6 +32,7 @@ def assemble(
     headlines: pd.DataFrame,
     news_sentiment: pd.DataFrame,
     forecasts: pd.DataFrame,
+    baselines: pd.DataFrame,
     trading_signals: pd.DataFrame,
     decisions: pd.DataFrame,
     statuses: pd.DataFrame,
@@ -50,6 +51,7 @@ def assemble(
         headlines: ticker, published_at, title, and score of those to be listed.
         news_sentiment: ticker, session, sentiment, sentiment_mean_5, news_count.
         forecasts: the networks' walk-forward forecasts with ``actual``.
+        baselines: those of the baselines; where there are any, only their rows are scored.
         trading_signals: of all sessions.
         decisions: trading_decisions of all sessions; the account trades their positions.
         statuses: ticker, status: tickers without decisions, and why.
@@ -63,17 +65,10 @@ def assemble(
     Returns:
         The report of the newest session among the decisions, or among the bars without any.
     """
-    scored = forecasts
-    if len(forecasts):
-        scored = pd.concat(
-            [
-                forecasts,
-                sentiment_forecasts(news_sentiment, forecasts),
-                baseline_forecasts(bars, forecasts),
-            ],
-            ignore_index=True,
-        )
-    graded = scored[scored["model_hash"] != "baseline"]
+    graded = _on_shared_rows(forecasts, baselines)
+    if len(graded):
+        graded = pd.concat([graded, sentiment_forecasts(news_sentiment, graded)])
+    scored = pd.concat([graded, baselines], ignore_index=True) if len(graded) else graded
     performance, equity = _accounts(decisions, bars, settings)
     counts = bars.groupby("ticker")["session"].agg(["size", "min", "max"]).reset_index()
     counts.columns = pd.Index(["ticker", "bars", "first_session", "last_session"])
@@ -108,6 +103,14 @@ def assemble(
         },
         notes=SAMPLE_NOTES if settings.source == "sample" else (),
     )
+
+
+def _on_shared_rows(forecasts: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """The forecasts of sessions that the baselines forecast too: newer ones wait for a retrain."""
+    if baselines.empty:
+        return forecasts
+    keys = ["ticker", "session", "horizon"]
+    return forecasts.merge(baselines[keys].drop_duplicates(), on=keys)
 
 
 def _accounts(

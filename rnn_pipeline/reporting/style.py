@@ -25,10 +25,16 @@ INK = "#7b7f86"
 BLUE, ORANGE, GREEN, PURPLE = HUES = ("#2b87e3", "#dd6a1c", "#3b9a5a", "#ad4aa4")
 UP, DOWN = BLUE, ORANGE
 MODEL_HUES = {"lstm": BLUE, "gru": ORANGE, "stacked_lstm": GREEN}
-GREY = (*BASELINES, "buy_and_hold", "cash")
+GREY = (*BASELINES, "buy_and_hold", "equal_weight", "cash")
 """Drawn in grey: what a model or a strategy is held against."""
-DASHES = ("-", "--", ":", "-.")
+LineStyle = str | tuple[int, tuple[int, ...]]
+DASHES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
+GREY_DASHES: tuple[LineStyle, ...] = (
+    *DASHES,
+    *((0, dashes) for dashes in ((8, 2), (5, 1, 1, 1, 1, 1), (1, 3), (2, 1), (8, 2, 2, 2))),
+)
 ACRONYMS = frozenset({"lstm", "gru", "rnn", "ic"})
+NAMES = {"lightgbm": "LightGBM", "tfidf_logistic": "TF-IDF + logistic regression"}
 
 WIDE, HALF = 10.6, 5.1
 """Figure widths in inches: the full page, and half of it."""
@@ -89,6 +95,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def display_name(name: str) -> str:
     """``stacked_lstm`` as a reader writes it: ``Stacked LSTM``."""
+    if name in NAMES:
+        return NAMES[name]
     words = [word.upper() if word in ACRONYMS else word for word in name.split("_")]
     return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
 
@@ -99,7 +107,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (rank.get(name, rank[""]), name))
 
 
-def line_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+def line_styles(names: Iterable[str]) -> dict[str, tuple[str, LineStyle]]:
     """Colour and dash pattern per name: a fixed hue for a known model, grey for a baseline."""
     names = list(names)
     free = [hue for hue in HUES if hue not in {MODEL_HUES.get(name) for name in names}] or HUES
@@ -111,7 +119,7 @@ def line_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
             name: (free[i % len(free)], DASHES[i // len(free) % len(DASHES)])
             for i, name in enumerate(newcomers)
         },
-        **{name: (INK, DASHES[i % len(DASHES)]) for i, name in enumerate(greys)},
+        **{name: (INK, GREY_DASHES[i % len(GREY_DASHES)]) for i, name in enumerate(greys)},
     }
 
 
