@@ -106,10 +106,17 @@ TABLES: dict[str, str] = {
         " feature_set_hash VARCHAR, run_id VARCHAR,"
         " PRIMARY KEY (ticker, session, model, seed, horizon)"
     ),
+    # Every recipe whose forecasts were ever held against outcomes; rows are only added.
+    "trials": (
+        "ticker VARCHAR, model VARCHAR, seed INTEGER, network_hash VARCHAR,"
+        " feature_set_hash VARCHAR, training_hash VARCHAR, tuning_trials INTEGER,"
+        " tried_at TIMESTAMPTZ, run_id VARCHAR"
+    ),
     "evidence": (
         "ticker VARCHAR, model VARCHAR, fold INTEGER, n BIGINT, n_effective DOUBLE, ic DOUBLE,"
         " ic_t DOUBLE, hit_rate DOUBLE, hit_low DOUBLE, hit_high DOUBLE, r2_vs_zero DOUBLE,"
-        " forecast_std DOUBLE, trials INTEGER, grade VARCHAR,"
+        " forecast_std DOUBLE, seed_dispersion DOUBLE, sign_flip_rate DOUBLE, trials INTEGER,"
+        " p_value DOUBLE, grade VARCHAR,"
         " known_at TIMESTAMPTZ, run_id VARCHAR, PRIMARY KEY (ticker, model, fold)"
     ),
     "price_signals": (
