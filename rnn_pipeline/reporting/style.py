@@ -25,7 +25,8 @@ INK = "#7b7f86"
 BLUE, ORANGE, GREEN, PURPLE = HUES = ("#2b87e3", "#dd6a1c", "#3b9a5a", "#ad4aa4")
 UP, DOWN = BLUE, ORANGE
 MODEL_HUES = {"lstm": BLUE, "gru": ORANGE, "stacked_lstm": GREEN}
-GREY = (*BASELINES, "buy_and_hold", "equal_weight", "cash")
+BENCHMARKS = ("buy_and_hold", "equal_weight", "cash")
+GREY = (*BASELINES, *BENCHMARKS)
 """Drawn in grey: what a model or a strategy is held against."""
 LineStyle = str | tuple[int, tuple[int, ...]]
 DASHES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
@@ -207,11 +208,11 @@ def few(tickers: Iterable[str], limit: int) -> tuple[list[str], str]:
     return ordered[:limit], f"The first {limit} of {len(ordered)} tickers; {left_out} not shown."
 
 
-def percent_axis(axis: Axis) -> None:
+def percent_axis(axis: Axis, digits: int = 0) -> None:
     """Show an axis of fractions in per cent."""
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, 0, symbol=" %"))
+    axis.set_major_formatter(PercentFormatter(1.0, digits, symbol=" %"))
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[object, float, str]], gap: float) -> None:
