@@ -22,7 +22,8 @@ import torch
 
 from rnn_pipeline.evidence.baselines import walk_forward_baselines
 from rnn_pipeline.evidence.lookahead import Knowledge
-from rnn_pipeline.evidence.significance import walk_forward_evidence
+from rnn_pipeline.evidence.significance import walk_forward_evidence, with_sentiment
+from rnn_pipeline.evidence.trials import recipes, trials_of
 from rnn_pipeline.features import catalogue, price
 from rnn_pipeline.features.folds import Fold, open_sessions, walk_forward
 from rnn_pipeline.features.model import model_columns, model_features
@@ -97,7 +98,7 @@ class Stages:
     forecasters: Callable[..., tuple[dict[str, Forecaster], int]] = train_walk_forward
     baselines: Callable[..., tuple[Frame, int]] = walk_forward_baselines
     forecasts: Callable[..., Frame] = walk_forward_forecasts
-    evidence: Callable[[Frame, Frame], Frame] = walk_forward_evidence
+    evidence: Callable[[Frame, Frame, Frame], Frame] = walk_forward_evidence
     price_signals: Callable[[Frame, Frame], Frame] = fusion.price_signals
     sentiment_signals: Callable[[Frame, Frame], Frame] = fusion.sentiment_signals
     trading_signals: Callable[..., Frame] = fusion.fuse
@@ -175,7 +176,13 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         batch.append("targets", outcomes)
         batch.append("forecasts", forecasts)
     known = store.rows("walk_forward_forecasts")
-    evidence = stages.evidence(known, sentiment)
+    # Nothing else was ever tried here, so when it was does not matter.
+    tried = trials_of(
+        with_sentiment(known, sentiment),
+        **recipes(model, settings.folds),
+        tried_at=closes.iloc[0],
+    )
+    evidence = stages.evidence(known, sentiment, tried)
     from_price = stages.price_signals(known, evidence)
     from_news = stages.sentiment_signals(fusion.with_folds(sentiment, known), evidence)
     signals = stages.trading_signals(from_price, from_news, settings.trading)

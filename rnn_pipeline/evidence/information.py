@@ -18,8 +18,8 @@ import math
 import numpy as np
 import pandas as pd
 
-#: How much more than the covariance with past outcomes chance favours a reversal: half as much again
-#: comes from dividing by the sample's own spread, for forecasts that remember more than a few days.
+#: By how much chance favours a reversal, in covariances with past outcomes: half of one more comes
+#: from dividing by the sample's own spread, for forecasts that remember more than a few days.
 SPREAD_SHARE = 1.5
 
 #: Lags in multiples of the horizon: Bartlett's weights see five sixths of the variance of sums that

@@ -131,11 +131,13 @@ def _ic_t(ranks: pd.DataFrame, groups: Any, sessions: pd.Series) -> pd.Series:
     by_session = ranks.groupby([groups.ngroup(), sessions]).sum()
     number = by_session.index.get_level_values(0)
     bounds = np.searchsorted(number, np.arange(len(shapes) + 1))
-    columns = [by_session[name].to_numpy() for name in ("forecast", "actual", "product")]
-    values = [
-        ic_t(*(column[first:last] for column in columns), int(size), int(horizon))
-        for first, last, (size, horizon) in zip(bounds, bounds[1:], shapes.to_numpy(), strict=False)
-    ]
+    forecast, actual, product = (
+        by_session[name].to_numpy() for name in ("forecast", "actual", "product")
+    )
+    values = []
+    for place, (size, horizon) in enumerate(shapes.to_numpy()):
+        own = slice(bounds[place], bounds[place + 1])
+        values.append(ic_t(forecast[own], actual[own], product[own], int(size), int(horizon)))
     return pd.Series(values, index=shapes.index, dtype=np.float64)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from rnn_pipeline.evidence.layouts import require
+from rnn_pipeline.settings import FoldSpec, ModelSettings
 
 _RECIPE = ["network_hash", "feature_set_hash", "training_hash", "seed"]
 _PLACE = ["ticker", "model", "seed"]
@@ -61,6 +62,27 @@ def trials_of(
         ],
         tried_at=tried_at,
     )[list(TRIAL_COLUMNS)]
+
+
+def recipes(model: ModelSettings, folds: FoldSpec) -> dict[str, Any]:
+    """What :func:`trials_of` tells recipes apart by, from the settings.
+
+    The sentiment level is a model as well. A holdout hides sessions and tries nothing.
+    """
+    told = model.model_dump(mode="json")
+    networks = told.pop("networks") | {"sentiment": told.pop("sentiment")}
+    del told["seeds"]
+    spans = folds.model_dump(mode="json", exclude={"holdout_from"})
+    return {"networks": networks, "features": told.pop("features"), "training": [told, spans]}
+
+
+def tuning_counts(searched: pd.DataFrame) -> dict[tuple[str, str], int]:
+    """Configurations that searches looked at, by ticker and model.
+
+    Args:
+        searched: one row per configuration: ticker, model.
+    """
+    return searched.groupby(["ticker", "model"]).size().to_dict()
 
 
 def new_trials(ledger: pd.DataFrame, current: pd.DataFrame) -> pd.DataFrame:
