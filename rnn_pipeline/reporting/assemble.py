@@ -21,6 +21,7 @@ from rnn_pipeline.evidence.backtest import (
 from rnn_pipeline.evidence.baselines import sentiment_forecasts
 from rnn_pipeline.evidence.calibration import reliability
 from rnn_pipeline.evidence.information import mean_cross_sectional_ic
+from rnn_pipeline.evidence.luck import luck
 from rnn_pipeline.evidence.metrics import average_seeds, forecast_metrics, rolling_ic
 from rnn_pipeline.evidence.significance import EVIDENCE_RULE, overall_evidence, pooled_evidence
 from rnn_pipeline.reporting.report import Report
@@ -49,6 +50,7 @@ def assemble(
     news_sentiment: pd.DataFrame,
     forecasts: pd.DataFrame,
     baselines: pd.DataFrame,
+    trials: pd.DataFrame,
     trading_signals: pd.DataFrame,
     decisions: pd.DataFrame,
     statuses: pd.DataFrame,
@@ -68,6 +70,7 @@ def assemble(
         news_sentiment: ticker, session, sentiment, sentiment_mean_5, news_count.
         forecasts: the networks' walk-forward forecasts with ``actual``.
         baselines: those of the baselines; where there are any, only their rows are scored.
+        trials: the ledger of what was tried; empty: each model and seed is a trial.
         trading_signals: of all sessions.
         decisions: trading_decisions of all sessions; the account trades their positions.
         statuses: ticker, status: tickers without decisions, and why.
@@ -85,7 +88,10 @@ def assemble(
     if len(graded):
         graded = pd.concat([graded, sentiment_forecasts(news_sentiment, graded)])
     scored = pd.concat([graded, baselines], ignore_index=True) if len(graded) else graded
-    evidence = overall_evidence(graded)
+    evidence = overall_evidence(graded, trials if len(trials) else None)
+    tried = int(evidence["trials"].max()) if len(evidence) else 1
+    # The sentiment level is no log return, so that it has no loss to be compared by.
+    lucky = luck(scored[scored["model"] != "sentiment"], tried, settings.backtest.sessions_per_year)
     accounts = _accounts(decisions, bars, settings)
     alone = _alone(scored, bars, settings)
     networks = {name: alone[name] for name in settings.model.networks if name in alone}
@@ -106,6 +112,8 @@ def assemble(
         reliability=reliability(scored),
         evidence=evidence,
         pooled_evidence=pooled_evidence(graded, evidence),
+        luck=lucky.frame,
+        overfitting=lucky.overfitting,
         evidence_rule=EVIDENCE_RULE,
         fold_table=fold_table,
         history=history,

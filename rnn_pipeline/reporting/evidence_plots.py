@@ -144,6 +144,8 @@ def cost_sensitivity(costs: pd.DataFrame, charged: float) -> Figure:
         ends[display_name(name)] = (cost[-1], float(earned[-1]), colour)
     axes.axhline(0.0, color=INK, linewidth=0.9)
     axes.axvline(charged, color=INK, linewidth=0.8, linestyle="--", zorder=0)
+    levels = sorted(costs["cost_bps"].unique())
+    axes.set_xticks(levels, labels=[f"{level:g}" for level in levels])
     axes.set_xlabel("basis points")
     axes.grid(axis="y")
     percent_axis(axes.yaxis)

@@ -93,10 +93,11 @@ EVIDENCE_COLUMNS = (
     Column("ic", "IC"),
     Column("ic_t", "t"),
     Column("mean_ic", "IC across"),
-    Column("hit_rate", "Hit rate"),
-    Column("interval", "95 % interval", "interval"),
+    Column("hit_rate", "Hit rate", "hits"),
     Column("r2_vs_zero", "R² vs zero"),
+    Column("superior_p", "Superior, p"),
     Column("sharpe_ratio", "Sharpe"),
+    Column("deflated_sharpe_ratio", "Deflated"),
     Column("break_even_bps", "Bears"),
 )
 METRIC_COLUMNS = (
@@ -116,12 +117,12 @@ PERFORMANCE_COLUMNS = (
     Column("title", "Account", "name"),
     Column("total_return", "Return"),
     Column("annual_return", "Return p.a."),
-    Column("annual_volatility", "Volatility p.a."),
+    Column("annual_volatility", "Volatility"),
     Column("sharpe_ratio", "Sharpe"),
     Column("sortino_ratio", "Sortino"),
-    Column("max_drawdown", "Max. drawdown"),
+    Column("max_drawdown", "Drawdown"),
     Column("exposure", "Exposure"),
-    Column("turnover", "Turnover a session"),
+    Column("turnover", "Turnover"),
     Column("cost_paid", "Cost paid"),
     Column("break_even_bps", "Bears, bps"),
     Column("capacity", "Capacity"),
@@ -217,9 +218,11 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
     graded = pd.concat([report.evidence, report.pooled_evidence.assign(ticker=POOLED)])
     frame = frame.merge(graded[["ticker", "model", "p_value", "grade"]], how="left")
     frame = frame.merge(report.mean_ic[["model", "mean_ic"]], on="model", how="left")
-    frame = frame.merge(
-        report.alone[["model", "sharpe_ratio", "break_even_bps"]], on="model", how="left"
-    )
+    for by_model, columns in (
+        (report.alone, ["sharpe_ratio", "break_even_bps"]),
+        (report.luck, ["superior_p", "deflated_sharpe_ratio"]),
+    ):
+        frame = frame.merge(by_model[["model", *columns]], on="model", how="left")
     reach = max(0.02, (frame[["hit_low", "hit_high"]] - 0.5).abs().max().max())
     groups: dict[str, Group] = {}
     for ticker, rows in frame.groupby("ticker"):
@@ -257,6 +260,8 @@ def _performance(performance: pd.DataFrame) -> Table:
 
     frame = _titled(performance, "name")
     frame = frame.assign(quiet=frame["name"].isin(BENCHMARKS))
+    # What trades once, or hardly, bears any cost: that says nothing.
+    frame["break_even_bps"] = frame["break_even_bps"].mask(frame["quiet"])
     groups = [
         Group(frame[frame["fill"] == fill].to_dict("records"), label[0].upper() + label[1:])
         for fill, label in FILL_LABELS.items()

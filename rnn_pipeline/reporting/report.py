@@ -28,6 +28,7 @@ _REQUIRED = {
     "reliability": ("model", "bin", "forecast", "actual", "low", "high"),
     "evidence": ("ticker", "model", "p_value", "trials", "sign_flip_rate", "grade"),
     "pooled_evidence": ("model", "p_value", "grade"),
+    "luck": ("model", "superior_p", "deflated_sharpe_ratio"),
     "fold_table": ("fold", "role", "first_session", "last_session"),
     "history": ("fold", "seed", "epoch", "train_loss", "val_loss"),
     "performance": ("name", "fill", *_ACCOUNT, "capacity"),
@@ -63,6 +64,8 @@ class Report:
         reliability: model, bin, forecast, actual, low, high.
         evidence: ``overall_evidence``: ticker, model, p_value, trials, sign_flip_rate, grade.
         pooled_evidence: ``pooled_evidence``: model, p_value, grade.
+        luck: the frame of ``Luck``: model, superior_p, deflated_sharpe_ratio.
+        overfitting: probability of backtest overfitting among all models and seeds.
         evidence_rule: how the grades are given, in words.
         fold_table: fold, role, first_session, last_session.
         history: ticker, model, fold, seed, epoch, train_loss, val_loss.
@@ -99,6 +102,8 @@ class Report:
     reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
     evidence: pd.DataFrame = field(default_factory=pd.DataFrame)
     pooled_evidence: pd.DataFrame = field(default_factory=pd.DataFrame)
+    luck: pd.DataFrame = field(default_factory=pd.DataFrame)
+    overfitting: float = float("nan")
     evidence_rule: str = ""
     fold_table: pd.DataFrame = field(default_factory=pd.DataFrame)
     history: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -36,7 +36,6 @@ FORMATS = {
     "ic_t": "+.1f",
     "mean_ic": "+.3f",
     "mean_ic_t": "+.1f",
-    "p_value": ".2f",
     "forecast_std": ".5f",
     "seed_dispersion": ".2f",
     "sign_flip_rate": ".0%",

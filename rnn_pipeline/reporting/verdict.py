@@ -9,8 +9,8 @@ import pandas as pd
 
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.reporting.report import Report
-from rnn_pipeline.reporting.style import display_name, in_order
-from rnn_pipeline.reporting.tables import MISSING, format_value
+from rnn_pipeline.reporting.style import BENCHMARKS, display_name, in_order
+from rnn_pipeline.reporting.tables import FORMATS, MISSING, format_value
 
 GRADES = ("none", "weak", "moderate", "strong")
 
@@ -102,7 +102,7 @@ def answers(report: Report) -> list[Answer]:
         _how_often(graded),
         *([_how_much(learned, rivals)] if len(learned) else []),
         *([_at_what_cost(report)] if len(report.performance) else []),
-        _how_lucky(graded, report.pooled_evidence),
+        _how_lucky(report),
     ]
 
 
@@ -126,49 +126,51 @@ def _how_much(models: pd.DataFrame, rivals: pd.DataFrame) -> Answer:
             f"; {display_name(rival['model'])}, the best baseline, has"
             f" {format_value(rival['ic'], '+.3f')}"
         )
-    return Answer("How much?", format_value(best["ic"], "+.3f"), meaning)
+    return Answer("How much?", f"IC {format_value(best['ic'], '+.3f')}", meaning)
 
 
 def _at_what_cost(report: Report) -> Answer:
     accounts = report.performance[report.performance["fill"] == "open"].set_index("name")
-    strategy, others = accounts.iloc[0], accounts.iloc[1:]
-    charged = f"{report.cost_bps:g} bps a trade"
-    held = ", ".join(
-        f"{display_name(name)} {format_value(ratio, '+.2f')}"
-        for name, ratio in others["sharpe_ratio"].items()
-        if ratio == ratio
-    )
-    figure = "not traded"
-    if strategy["sharpe_ratio"] == strategy["sharpe_ratio"]:
-        figure = format_value(strategy["sharpe_ratio"], "+.2f")
-    meaning = f"Sharpe ratio of the decisions after {charged}; {held or 'no benchmark'}"
+    held_against = accounts.index.isin(BENCHMARKS)
+    strategy, others = accounts[~held_against].iloc[0], accounts[held_against]
+    ratio = strategy["sharpe_ratio"]
+    held = [
+        f"{display_name(name)} {format_value(other, '+.2f')}"
+        for name, other in others["sharpe_ratio"].dropna().items()
+    ]
     alone = report.alone[~report.alone["model"].isin(BASELINES)].dropna(subset="break_even_bps")
     if len(alone):
         best = alone.loc[alone["break_even_bps"].idxmax()]
-        meaning += (
-            f". {display_name(best['model'])} traded alone bears at most"
-            f" {format_value(best['break_even_bps'], '.1f')} bps"
+        held.append(
+            f"{display_name(best['model'])}, were all its forecasts traded,"
+            f" {format_value(best['sharpe_ratio'], '+.2f')}, and it bears"
+            f" {format_value(best['break_even_bps'], '.0f')} bps"
         )
+    figure = f"Sharpe {format_value(ratio, '+.2f')}" if ratio == ratio else "not traded"
+    meaning = f"the decisions after {report.cost_bps:g} bps a trade"
+    if held:
+        meaning += f". Sharpe ratios beside it: {'; '.join(held)}"
     return Answer("After costs?", figure, meaning)
 
 
-def _how_lucky(graded: pd.DataFrame, pooled: pd.DataFrame) -> Answer:
-    trials = int(graded["trials"].max())
-    smallest = graded["p_value"].min()
+def _how_lucky(report: Report) -> Answer:
+    graded, together = report.evidence, report.pooled_evidence["p_value"]
+    smallest, trials = graded["p_value"].min(), int(graded["trials"].max())
     meaning = (
-        f"smallest p-value of {len(graded)} on a ticker, after {trials}"
-        f" trial{'s' * (trials != 1)} each and a look at every fold"
+        f"smallest p-value on a ticker, after {trials} trial{'s' * (trials != 1)} each and a look"
+        " at every fold"
     )
-    if pooled["p_value"].notna().any():
-        meaning += f"; {format_value(pooled['p_value'].min(), '.2f')} on all tickers together"
+    if together.notna().any():
+        meaning += f"; {format_value(together.min(), FORMATS['p_value'])} on all together"
     flips = graded["sign_flip_rate"].mean()
     if flips == flips:
-        meaning += f"; {format_value(flips, '.0%')} of single networks contradict their mean"
-    return Answer(
-        "Could it be luck?",
-        format_value(smallest, ".2f") if smallest == smallest else MISSING,
-        meaning,
-    )
+        meaning += f". {format_value(flips, '.0%')} of single networks contradict their mean"
+    if report.overfitting == report.overfitting:
+        meaning += f"; probability of overfitting {format_value(report.overfitting, '.0%')}"
+    figure = MISSING
+    if smallest == smallest:
+        figure = f"p = {format_value(smallest, FORMATS['p_value'])}"
+    return Answer("Could it be luck?", figure, meaning)
 
 
 def listed(words: Iterable[str]) -> str:
