@@ -13,6 +13,7 @@ from rnn_pipeline.evidence.text_baseline import tfidf_confusion
 from rnn_pipeline.reporting import evidence_plots, plots
 from rnn_pipeline.reporting.assemble import assemble
 from rnn_pipeline.reporting.html import HEADLINE_LIMIT, render_report
+from rnn_pipeline.reporting.style import without_minor
 from rnn_pipeline.reporting.tables import evidence_table_markdown
 from rnn_pipeline.reporting.verdict import verdict
 from rnn_pipeline.warehouse.files import write_atomically
@@ -77,7 +78,7 @@ def walk_forward_report(
         evidence=dg.MarkdownMetadataValue(evidence_table_markdown(report.metrics)),
         equity=plots.equity_curves(report.equity),
         ic_through_time=evidence_plots.rolling_ic(report.rolling_ic),
-        hit_rates=plots.hit_rates(report.metrics_by_ticker),
+        hit_rates=plots.hit_rates(without_minor(report.metrics_by_ticker)),
         reliability=evidence_plots.reliability(report.reliability),
         costs=evidence_plots.cost_sensitivity(report.costs, report.cost_bps),
         folds=plots.fold_map(report.fold_table),

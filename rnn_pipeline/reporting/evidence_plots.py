@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.reporting.style import (
     GREY,
     HALF,
     INK,
+    RIVALS,
     WIDE,
     date_axis,
     display_name,
@@ -26,14 +26,13 @@ from rnn_pipeline.reporting.style import (
     panels,
     percent_axis,
     styled,
+    without_minor,
 )
 from rnn_pipeline.reporting.tables import format_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RIVALS = ("ridge", "lightgbm")
-"""Of the baselines those that learn returns stand for all in pictures of many lines."""
 PANELS = 4
 
 
@@ -42,12 +41,10 @@ def rolling_ic(rolling: pd.DataFrame) -> Figure:
     """Information coefficient of the last 250 sessions, through time.
 
     Args:
-        rolling: model, session, ic; of the baselines only :data:`RIVALS` are drawn.
+        rolling: model, session, ic; of the baselines only ``RIVALS`` are drawn.
     """
     title = "Information coefficient through time"
-    shown = (
-        rolling[~rolling["model"].isin(set(BASELINES) - set(RIVALS))] if len(rolling) else rolling
-    )
+    shown = without_minor(rolling)
     if shown.empty:
         return nothing_to_draw(title, "Not enough tested sessions yet.", width=WIDE)
     figure = new_figure(
@@ -100,7 +97,7 @@ def reliability(table: pd.DataFrame) -> Figure:
     shown = table[table["model"].isin(chosen)]
     furthest = 1.05 * float(np.nanmax(np.abs(shown[["low", "high"]].to_numpy())))
     for model, (axes,) in panels(figure, chosen, columns=len(chosen)).items():
-        own = shown[shown["model"] == model]
+        own = shown[shown["model"] == model].sort_values("bin")
         colour = looks[model][0]
         axes.vlines(own["bin"], own["low"], own["high"], color=colour, alpha=0.45, linewidth=2.4)
         axes.plot(own["bin"].to_numpy(), own["actual"].to_numpy(), "o", color=colour, markersize=4)

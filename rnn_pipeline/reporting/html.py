@@ -15,7 +15,7 @@ import pandas as pd
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.reporting import evidence_plots, plots
 from rnn_pipeline.reporting.report import Report
-from rnn_pipeline.reporting.style import BENCHMARKS, display_name, in_order
+from rnn_pipeline.reporting.style import BENCHMARKS, display_name, in_order, without_minor
 from rnn_pipeline.reporting.tables import FORMATS, format_value
 from rnn_pipeline.reporting.verdict import answers, basis, holdings, verdict
 
@@ -298,7 +298,7 @@ def _pictures(report: Report) -> dict[str, Picture]:
         "rolling": evidence_plots.rolling_ic(report.rolling_ic),
         "reliability": evidence_plots.reliability(report.reliability),
         "costs": evidence_plots.cost_sensitivity(report.costs, report.cost_bps),
-        "hits": plots.hit_rates(report.metrics_by_ticker),
+        "hits": plots.hit_rates(without_minor(report.metrics_by_ticker)),
         "loss": plots.loss_curves(report.history),
         "sentiment": plots.sentiment_and_news(report.news_sentiment),
         "confusion": plots.confusion(report.confusion, labels),

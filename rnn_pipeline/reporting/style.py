@@ -28,6 +28,8 @@ MODEL_HUES = {"lstm": BLUE, "gru": ORANGE, "stacked_lstm": GREEN}
 BENCHMARKS = ("buy_and_hold", "equal_weight", "cash")
 GREY = (*BASELINES, *BENCHMARKS)
 """Drawn in grey: what a model or a strategy is held against."""
+RIVALS = ("ridge", "lightgbm")
+"""The baselines that learn returns stand for all where many lines or panels would confuse."""
 LineStyle = str | tuple[int, tuple[int, ...]]
 DASHES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
 GREY_DASHES: tuple[LineStyle, ...] = (
@@ -106,6 +108,13 @@ def in_order(names: Iterable[str]) -> list[str]:
     """Each name once: models first, in the order of their hues, baselines last."""
     rank = {name: place for place, name in enumerate((*MODEL_HUES, "", *GREY))}
     return sorted(set(names), key=lambda name: (rank.get(name, rank[""]), name))
+
+
+def without_minor(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of all models, and of the baselines those of :data:`RIVALS` alone."""
+    if frame.empty:
+        return frame
+    return frame[~frame["model"].isin(set(BASELINES) - set(RIVALS))]
 
 
 def line_styles(names: Iterable[str]) -> dict[str, tuple[str, LineStyle]]:
