@@ -88,6 +88,16 @@ class NetworkSpec(Spec):
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
     hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((32,), min_length=1)
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="between layers and before the head")
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="levels forecast beside the point, rising; empty: the point alone"
+    )
+
+    @field_validator("quantiles")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError(f"quantiles {list(value)} must rise: sort them, drop repeats")
+        return value
 
 
 class TrainingSpec(Spec):

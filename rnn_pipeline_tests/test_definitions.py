@@ -23,6 +23,7 @@ GRAPH = {
     "news_sentiment": {"raw_ohlcv", "raw_news", "sentiment_model"},
     "model_features": {"price_features", "news_sentiment"},
     "sequence_windows": {"model_features"},
+    "gradient_flow": set(),
     "lstm_forecaster": {"sequence_windows"},
     "gru_forecaster": {"sequence_windows"},
     "baseline_forecasts": {"sequence_windows"},

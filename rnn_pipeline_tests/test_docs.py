@@ -7,18 +7,23 @@ import io
 import re
 from pathlib import Path
 
+import pytest
+
 from rnn_pipeline_tests.leaks.museum import EXHIBITS
 
-PAGE = (Path(__file__).parent.parent / "docs" / "point-in-time.md").read_text()
+DOCS = Path(__file__).parent.parent / "docs"
+MUSEUM = (DOCS / "point-in-time.md").read_text()
 
 
-def test_every_example_prints_what_the_page_says() -> None:
-    examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(examples) == PAGE.count("```python") == 3
+@pytest.mark.parametrize(("name", "count"), [("networks.md", 4), ("point-in-time.md", 3)])
+def test_every_example_prints_what_the_page_says(name: str, count: int) -> None:
+    page = (DOCS / name).read_text()
+    examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, flags=re.DOTALL)
+    assert len(examples) == page.count("```python") == count
     for code, shown in examples:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "point-in-time.md", "exec"), {})
+            exec(compile(code, name, "exec"), {})
         lines = [line.rstrip() for line in printed.getvalue().splitlines()]
         assert lines == shown.splitlines()
 
@@ -26,5 +31,5 @@ def test_every_example_prints_what_the_page_says() -> None:
 def test_the_museums_table_is_the_museum() -> None:
     for exhibit in EXHIBITS:
         line = f"| {exhibit.name} | {exhibit.seen_in} | {exhibit.variant} | `{exhibit.asset}` |"
-        assert line in PAGE
+        assert line in MUSEUM
     assert len(EXHIBITS) == 10

@@ -94,7 +94,7 @@ def test_every_asset_shows_counts_and_most_show_a_picture(instance):
     assert pictured >= {
         *("raw_ohlcv", "raw_news", "price_features", "news_sentiment", "sequence_windows"),
         *("lstm_forecaster", "gru_forecaster", "sentiment_model", "walk_forward_forecasts"),
-        *("trading_signals", "walk_forward_report"),
+        *("trading_signals", "walk_forward_report", "gradient_flow"),
     }
 
 

@@ -77,6 +77,24 @@ def sentiment_model(
     return dg.MaterializeResult(metadata={**figures, "trained_now": trained_now})
 
 
+@dg.asset(pool=COMPUTE_POOL, group_name="networks", kinds={"pytorch"})
+def gradient_flow(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """How far back the cells can learn: the gradient by the inputs 10, 50 and 200 steps ago.
+
+    A property of untrained RNN, LSTM and GRU cells, not of the market: nothing goes in. The table
+    shows what is left of the newest input's gradient at the oldest input of each sequence.
+    """
+    from rnn_pipeline.networks import cells
+
+    flow = cells.compare_gradient_flow()
+    show(
+        context,
+        gradient_flow=plots.gradient_flow(flow),
+        remaining=table(cells.remaining_gradient(flow)),
+    )
+    return dg.MaterializeResult(metadata={"gradients": len(flow)})
+
+
 def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
     """The asset that trains one network architecture on every fold and seed of its tickers."""
 

@@ -1,8 +1,11 @@
 """The recurrent networks: what they are, how they learn, how they forecast, how they are kept.
 
-:mod:`~rnn_pipeline.networks.recurrent` holds ``RecurrentForecaster`` (its cell is a parameter) and
-``SentimentLSTM``; :mod:`~rnn_pipeline.networks.training` the one loop, ``fit``, and
-``train_members``, through which every forecaster is trained;
+:mod:`~rnn_pipeline.networks.cells` writes the cells out from their equations;
+:mod:`~rnn_pipeline.networks.recurrent` holds ``RecurrentForecaster`` (its cell is a parameter), its
+kin ``LSTMNet``, ``GRUNet`` and ``StackedLSTM``, and ``SentimentLSTM``;
+:mod:`~rnn_pipeline.networks.estimators` wraps them as ``TradingLSTM``, ``TradingGRU`` and
+``MultivariateLSTM``, which need no pipeline; :mod:`~rnn_pipeline.networks.training` holds the one
+loop, ``fit``, and ``train_members``, through which every forecaster is trained;
 :mod:`~rnn_pipeline.networks.inference` ``predict_member``, whose bits do not depend on what else is
 computed; :mod:`~rnn_pipeline.networks.sentiment` ``train_sentiment`` and the model it returns;
 :mod:`~rnn_pipeline.networks.checkpoints` ``save_members``, ``load_members``, ``load_metadata`` and

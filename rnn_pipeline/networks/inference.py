@@ -25,14 +25,13 @@ def infer(forward: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 
     Args:
         forward: gathers the given rows into memory of their own, because kernels look at its
-            alignment, too, and calls a network (on the CPU, in evaluation mode): (1,) int64 to
-            (1, n_outputs).
-        rows: (n,) int64 with n >= 1.
+            alignment, too, and calls a network (in evaluation mode): (1,) int64 to (1, n_outputs).
+        rows: (n,) int64 with n >= 1, on the network's device.
 
     Returns:
         (n, n_outputs)
     """
-    with numerics(torch.device("cpu")), torch.inference_mode():
+    with numerics(rows.device), torch.inference_mode():
         return torch.cat([forward(row) for row in rows.split(1)])
 
 

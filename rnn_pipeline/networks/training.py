@@ -67,6 +67,7 @@ def fit(
     spec: TrainingSpec,
     seed: int,
     precision: Precision = "float32",
+    on_epoch: Callable[[int, float, float], None] | None = None,
 ) -> History:
     """Train ``network`` in place with Adam (Kingma and Ba, 2015) and early stopping.
 
@@ -81,6 +82,7 @@ def fit(
         spec: epochs, batch size, step size, weight decay, clipping, noise, patience.
         seed: decides the order of the rows, the dropout masks and the noise.
         precision: "bfloat16" computes the forward pass under autocast on a GPU.
+        on_epoch: called after each epoch with its number (from 0), training and validation loss.
 
     Raises:
         ValueError: no rows, or a loss that is not finite, with its epoch.
@@ -140,6 +142,8 @@ def fit(
                 f" validation {val_losses[-1]}): look for NaN, infinite or unscaled values in"
                 f" inputs and targets, or lower the learning rate ({spec.learning_rate:g})"
             )
+        if on_epoch is not None:
+            on_epoch(epoch, train_losses[-1], val_losses[-1])
         if not best_state or val_losses[-1] < val_losses[best_epoch]:
             best_epoch = epoch
             best_state = {name: value.clone() for name, value in network.state_dict().items()}

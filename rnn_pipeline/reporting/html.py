@@ -183,7 +183,7 @@ def render_report(report: Report) -> str:
         statuses=report.statuses.to_dict("records"),
         metrics=pooled,
         metrics_by_ticker=by_ticker,
-        performance=_performance(report.performance),
+        performance=_performance(report.performance, report.alone),
         costs=_costs(report.costs),
         sentiment_metrics=_table(SENTIMENT_COLUMNS, _titled(report.sentiment_metrics, "model")),
         headlines=_table(
@@ -255,7 +255,8 @@ def _reached(evidence: pd.DataFrame, model: str) -> str | None:
     return f"{(grades != 'none').sum()} of {len(grades)}"
 
 
-def _performance(performance: pd.DataFrame) -> Table:
+def _performance(performance: pd.DataFrame, alone: pd.DataFrame) -> Table:
+    """The accounts of the decisions and of benchmarks by fill, and each forecast traded alone."""
     from rnn_pipeline.evidence.backtest import FILL_LABELS
 
     frame = _titled(performance, "name")
@@ -263,9 +264,16 @@ def _performance(performance: pd.DataFrame) -> Table:
     # What trades once, or hardly, bears any cost: that says nothing.
     frame["break_even_bps"] = frame["break_even_bps"].mask(frame["quiet"])
     groups = [
-        Group(frame[frame["fill"] == fill].to_dict("records"), label[0].upper() + label[1:])
+        Group(frame[frame["fill"] == fill].to_dict("records"), _sentence_case(label))
         for fill, label in FILL_LABELS.items()
     ]
+    drawn = without_minor(alone).dropna(subset="break_even_bps").set_index("model")
+    drawn = drawn.loc[in_order(drawn.index)].reset_index()
+    traded = _titled(drawn, "model").assign(
+        quiet=drawn["model"].isin(BASELINES), capacity=float("nan")
+    )
+    label = f"Every forecast traded by its sign, {FILL_LABELS['open']}"
+    groups.insert(1, Group(traded.to_dict("records"), label))
     return Table(PERFORMANCE_COLUMNS, tuple(group for group in groups if group.rows))
 
 
@@ -313,6 +321,10 @@ def _picture(figure: Figure) -> Picture:
         return Picture("", figure.texts[-1].get_text(), width)
     text = f"{figure.get_suptitle()}. {figure.get_supxlabel()}".strip()
     return Picture(plots.data_uri(figure, "svg"), text, width)
+
+
+def _sentence_case(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _table(columns: tuple[Column, ...], frame: pd.DataFrame) -> Table:

@@ -325,6 +325,52 @@ def loss_curves(history: pd.DataFrame) -> Figure:
 
 
 @styled
+def gradient_flow(flow: pd.DataFrame) -> Figure:
+    """How much the last state of a cell still depends on inputs further and further back.
+
+    Args:
+        flow: cell, gate_bias, steps, steps_back, gradient_norm, and seed where there are several;
+            one panel per number of steps, one line per cell and gate bias, dashed where the gate
+            was opened.
+    """
+    title = "Gradient by steps back, relative to the newest input's"
+    if flow.empty:
+        return nothing_to_draw(title, "No gradient has been computed yet.", width=WIDE)
+    norm = flow.assign(gradient_norm=np.log10(flow["gradient_norm"]))
+    norm = norm.groupby(["steps", "cell", "gate_bias", "steps_back"])["gradient_norm"].mean()
+    figure = new_figure(
+        title,
+        "Untrained cells. Dashed: the gate that keeps the state is opened from the start.",
+        height=2.9,
+    )
+    lengths = {f"{steps} steps": steps for steps in sorted(flow["steps"].unique())}
+    cells = panels(figure, list(lengths), columns=len(lengths))
+    styles = line_styles(in_order(flow["cell"]))
+    ends: dict[str, tuple[object, float, str]] = {}
+    for name, (axes,) in cells.items():
+        for (cell, bias), line in norm[lengths[name]].groupby(level=["cell", "gate_bias"]):
+            back, log_norm = line.index.get_level_values("steps_back"), line.to_numpy()
+            colour, _ = styles[cell]
+            log_norm = log_norm - log_norm[0]
+            axes.plot(back, log_norm, color=colour, linestyle="--" if bias else "-")
+            text = display_name(cell) + (f", bias {bias:g}" if bias else "")
+            ends[text] = (back[-1], float(log_norm[-1]), colour)
+        axes.yaxis.set_major_formatter(_power_of_ten)
+        axes.locator_params(axis="y", integer=True, nbins=6)
+        axes.set_xlabel("steps back")
+        axes.set_xlim(0, lengths[name])
+        axes.set_ylim(axes.get_ylim())
+        axes.grid(axis="y")
+    label_ends(axes, ends, gap=0.09)
+    return figure
+
+
+def _power_of_ten(exponent: float, _position: float) -> str:
+    """10 to the given power, without the formulas that the style keeps off."""
+    return "10" + f"{exponent:g}".translate(str.maketrans("-\u22120123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+@styled
 def fold_map(fold_table: pd.DataFrame) -> Figure:
     """What was trained, validated and tested when: one line per walk-forward fold.
 

@@ -143,6 +143,27 @@ def test_loss_curves_are_medians_and_tell_who_still_trains(history: pd.DataFrame
     assert len(plots.loss_curves(history.drop(columns="model")).axes) == 2
 
 
+def test_gradients_are_drawn_relative_to_the_newest_inputs() -> None:
+    rows = [
+        (cell, bias, seed, steps, back, start * rate**back)
+        for cell, bias, rate in (("rnn", 0.0, 0.1), ("lstm", 0.0, 0.5), ("lstm", 2.0, 0.9))
+        for seed, start in enumerate((1.0, 100.0))
+        for steps in (5, 20)
+        for back in range(steps)
+    ]
+    columns = ["cell", "gate_bias", "seed", "steps", "steps_back", "gradient_norm"]
+    figure = plots.gradient_flow(pd.DataFrame(rows, columns=columns))
+    assert panel_titles(figure) == ["5 steps", "20 steps"]
+    lstm, opened, rnn = figure.axes[1].lines
+    np.testing.assert_allclose(rnn.get_ydata(), -np.arange(20.0), atol=1e-9)
+    np.testing.assert_allclose(lstm.get_ydata(), np.arange(20) * np.log10(0.5), atol=1e-9)
+    assert (lstm.get_color(), opened.get_color()) == (style.BLUE, style.BLUE)
+    assert (lstm.get_linestyle(), opened.get_linestyle()) == ("-", "--")
+    decoded(figure)  # tick labels are there once drawn
+    for text in ("RNN", "LSTM", "LSTM, bias 2", "10⁻¹⁵"):
+        assert text in texts(figure)
+
+
 def test_fold_map_draws_each_span_where_it_was(fold_table: pd.DataFrame) -> None:
     figure = plots.fold_map(fold_table)
     bars = figure.axes[0].patches
@@ -243,6 +264,7 @@ def test_empty_frames_become_a_sentence() -> None:
         plots.sentiment_and_news(nothing),
         plots.feature_distributions(nothing, ["a"]),
         plots.loss_curves(nothing),
+        plots.gradient_flow(nothing),
         plots.fold_map(nothing),
         plots.equity_curves({}),
         plots.hit_rates(nothing),
