@@ -13,6 +13,7 @@ from pandas.testing import assert_frame_equal
 from rnn_pipeline import chain, cli
 from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs.automation import stages
+from rnn_pipeline.defs.evidence import figures_plausible
 from rnn_pipeline.defs.features import SENTIMENT_MODEL
 from rnn_pipeline.defs.networks import checkpoint_path
 from rnn_pipeline.defs.partitions import range_tags
@@ -136,6 +137,40 @@ def test_contributions_add_up_and_no_evidence_means_no_position(store):
     assert (gross <= SETTINGS.trading.max_gross + 1e-12).all()
 
 
+def test_what_was_tried_is_in_the_ledger_and_counts(store):
+    trials = store.rows("trials")
+    tried = {(ticker, model) for ticker in TRADED for model in ("gru", "lstm", "sentiment")}
+    assert set(zip(trials["ticker"], trials["model"], strict=True)) == tried
+    assert len(trials) == len(tried)
+    assert trials["network_hash"].nunique() == 3
+    assert set(store.rows("evidence")["trials"]) == {3}
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_figures_too_good_to_be_true_are_a_warning(tmp_path, leak):
+    sessions = pd.bdate_range("2010-01-04", periods=400)
+    outcome, noise = np.random.default_rng(0).normal(0, 0.01, (2, len(sessions)))
+    rows = pd.DataFrame({"ticker": "AAPL", "session": sessions, "horizon": 1})
+    resource = WarehouseResource(path=str(tmp_path / "a.duckdb"), payload_dir=str(tmp_path))
+    with resource.store.batch() as batch:
+        batch.append("targets", rows.assign(target=outcome))
+        batch.append(
+            "forecasts",
+            rows.assign(
+                fold=0,
+                model="lstm",
+                seed=0,
+                forecast=outcome + noise if leak else noise,
+                known_at=sessions.tz_localize("UTC"),
+            ),
+        )
+    verdict = figures_plausible(warehouse=resource)
+    assert verdict.passed is not leak
+    assert verdict.severity == dg.AssetCheckSeverity.WARN
+    assert ("rnn-pipeline lookahead" in verdict.description) is leak
+    assert ("lstm of AAPL: information coefficient" in verdict.description) is leak
+
+
 def test_the_chain_as_a_function_makes_what_the_assets_make(store):
     """The look-ahead test runs ``rnn_pipeline.chain``: it must be the graph, bit for bit."""
     knowledge = Knowledge(
@@ -166,7 +201,8 @@ def test_lookahead_audits_the_stored_data(demo):
 
 def test_running_again_changes_nothing_and_trains_nothing(store, instance):
     before = derived_tables(store)
-    raw = {name: len(store.rows(name)) for name in ("raw_ohlcv", "raw_news", "quarantine")}
+    kept = ("raw_ohlcv", "raw_news", "quarantine", "trials")
+    raw = {name: len(store.rows(name)) for name in kept}
     for name, tags in stages(instance):
         cli.run_job(instance, name, tags)
     for name, frame in derived_tables(store).items():

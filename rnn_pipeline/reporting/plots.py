@@ -488,6 +488,48 @@ def hit_rates(metrics: pd.DataFrame) -> Figure:
 
 
 @styled
+def power_curves(found: pd.DataFrame) -> Figure:
+    """How often a planted signal is found, against its strength, beside a baseline.
+
+    Args:
+        found: signal, strength (correlation with the outcome), model, share, and the ends of its
+            interval as a pair ``interval``; one panel per signal.
+    """
+    title = "Planted signals found"
+    if found.empty:
+        return nothing_to_draw(title, "No signal has been planted yet.", width=WIDE)
+    models = in_order(found["model"])[:MODEL_LIMIT]
+    looks = line_styles(models)
+    figure = new_figure(
+        title,
+        "Share of tickers graded weak or better, with its 95 % interval, by the correlation of the"
+        " signal with the outcome.",
+        height=3.1,
+    )
+    names = list(dict.fromkeys(found["signal"]))
+    for name, (axes,) in panels(figure, names, columns=len(names)).items():
+        ends = {}
+        for model in models:
+            own = found[(found["signal"] == name) & (found["model"] == model)]
+            own = own.sort_values("strength")
+            if own.empty:
+                continue
+            colour, dash = looks[model]
+            strength, share = own["strength"].to_numpy(), own["share"].to_numpy()
+            low, high = np.array(own["interval"].tolist()).T
+            axes.fill_between(strength, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(strength, share, dash, color=colour, marker="o", markersize=3.5)
+            ends[display_name(model)] = (strength[-1], float(share[-1]), colour)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlim(left=0)
+        axes.grid(axis="y")
+        axes.set_xlabel("strength of the signal")
+        percent_axis(axes.yaxis)
+        label_ends(axes, ends, gap=0.08)
+    return figure
+
+
+@styled
 def ic_through_time(metrics: pd.DataFrame, fold_table: pd.DataFrame) -> Figure:
     """Information coefficient of each fold, over the sessions that the fold tested.
 

@@ -256,6 +256,22 @@ def test_confusion_writes_counts_and_shares() -> None:
         plots.confusion(np.eye(2), ["a", "b", "c"])
 
 
+def test_power_is_a_panel_per_signal_and_a_line_per_model() -> None:
+    found = pd.DataFrame(
+        [
+            {"signal": signal, "strength": strength, "model": model, "share": strength * 5}
+            for signal in ("linear", "xor")
+            for strength in (0.02, 0.05, 0.1)
+            for model in ("gru", "ridge")
+        ]
+    )
+    found["interval"] = [[share / 2, share / 2 + 0.5] for share in found["share"]]
+    figure = plots.power_curves(found[(found["signal"] == "xor") | (found["model"] == "ridge")])
+    assert panel_titles(figure) == ["linear", "xor"]
+    assert [len(axes.lines) for axes in figure.axes] == [1, 2]
+    assert decoded(figure).width > 800
+
+
 def test_empty_frames_become_a_sentence() -> None:
     nothing = pd.DataFrame()
     figures = [
@@ -268,6 +284,7 @@ def test_empty_frames_become_a_sentence() -> None:
         plots.fold_map(nothing),
         plots.equity_curves({}),
         plots.hit_rates(nothing),
+        plots.power_curves(nothing),
         plots.ic_through_time(nothing, nothing),
         plots.signal_history(nothing),
         plots.confusion(np.zeros((0, 0)), []),
