@@ -25,7 +25,7 @@ from rnn_pipeline.evidence.significance import (
     with_sentiment,
 )
 from rnn_pipeline.evidence.trials import new_trials, recipes, trials_of
-from rnn_pipeline.reporting import plots
+from rnn_pipeline.reporting import evidence_plots
 from rnn_pipeline.reporting.style import without_minor
 from rnn_pipeline.reporting.tables import evidence_table_markdown
 
@@ -121,7 +121,7 @@ def walk_forward_forecasts(
     show(
         context,
         metrics=table(metrics),
-        hit_rates=plots.hit_rates(without_minor(metrics)),
+        hit_rates=evidence_plots.hit_rates(without_minor(metrics)),
         luck=table(lucky.frame),
         evidence=dg.MarkdownMetadataValue(
             evidence_table_markdown(evidence.groupby(["ticker", "model"]).tail(1))

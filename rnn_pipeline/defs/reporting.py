@@ -76,9 +76,9 @@ def walk_forward_report(
     show(
         context,
         evidence=dg.MarkdownMetadataValue(evidence_table_markdown(report.metrics)),
-        equity=plots.equity_curves(report.equity),
+        equity=evidence_plots.equity_curves(report.equity),
         ic_through_time=evidence_plots.rolling_ic(report.rolling_ic),
-        hit_rates=plots.hit_rates(without_minor(report.metrics_by_ticker)),
+        hit_rates=evidence_plots.hit_rates(without_minor(report.metrics_by_ticker)),
         reliability=evidence_plots.reliability(report.reliability),
         costs=evidence_plots.cost_sensitivity(report.costs, report.cost_bps),
         folds=plots.fold_map(report.fold_table),

@@ -257,3 +257,15 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[object, float, str]], gap: f
             fontsize=8.0,
             va="center",
         )
+
+
+def legend_above(axes: Axes) -> None:
+    """The legend in one line above the axes, where it hides nothing."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=4,
+        borderaxespad=0.0,
+        handlelength=1.2,
+        columnspacing=1.4,
+    )
