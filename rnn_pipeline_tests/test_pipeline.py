@@ -20,6 +20,7 @@ from rnn_pipeline.defs.partitions import range_tags
 from rnn_pipeline.defs.reporting import REPORT
 from rnn_pipeline.defs.resources import WarehouseResource
 from rnn_pipeline.defs.trading import price_signals
+from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
 from rnn_pipeline.networks.walk_forward import Forecaster
 from rnn_pipeline.replay import replay
@@ -127,6 +128,17 @@ def test_a_ticker_with_too_little_history_gets_a_status_and_no_signal(store):
         assert "FB" not in set(store.rows(name)["ticker"])
 
 
+def test_baselines_stand_beside_the_networks_and_are_never_traded(store):
+    every = store.rows("all_forecasts")
+    by_kind = {kind: rows for kind, rows in every.groupby("kind")}
+    assert set(by_kind["baseline"]["model"]) == set(BASELINES)
+    assert set(by_kind["network"]["model"]) == set(SETTINGS.model.networks)
+    rows = {kind: set(zip(r["ticker"], r["session"])) for kind, r in by_kind.items()}
+    assert rows["baseline"] == rows["network"]
+    traded = set(",".join(store.rows("price_signals")["model_hash"]).split(","))
+    assert traded == set(by_kind["network"]["model_hash"])
+
+
 def test_contributions_add_up_and_no_evidence_means_no_position(store):
     signals = store.rows("trading_signals")
     added = signals["price_contribution"] + signals["sentiment_contribution"]
@@ -211,6 +223,8 @@ def test_running_again_changes_nothing_and_trains_nothing(store, instance):
     for model in SETTINGS.model.networks:
         event = instance.get_latest_materialization_event(dg.AssetKey(f"{model}_forecaster"))
         assert event.asset_materialization.metadata["networks_trained"].value == 0
+    event = instance.get_latest_materialization_event(dg.AssetKey("baseline_forecasts"))
+    assert event.asset_materialization.metadata["folds_fitted"].value == 0
 
 
 def test_one_ticker_and_one_date_by_hand_give_the_same_rows(store, instance):

@@ -24,9 +24,17 @@ from rnn_pipeline.features.windows import FoldData
 RULES = ("zero", "persistence", "reversal", "momentum")
 BASELINES = (*RULES, *LEARNED)
 
-_COLUMNS = (
-    *("ticker", "session", "fold", "model", "seed", "forecast", "model_hash", "window_hash"),
-)
+_TYPES = {
+    "ticker": "str",
+    "session": "datetime64[s]",
+    "fold": "int64",
+    "model": "str",
+    "seed": "int64",
+    "forecast": "float64",
+    "model_hash": "str",
+    "window_hash": "str",
+}
+_COLUMNS = list(_TYPES)
 
 
 def walk_forward_baselines(
@@ -68,7 +76,8 @@ def walk_forward_baselines(
             kept = _long(tested, learned_forecasts(data), made_by)
         frames.append(kept)
     if not rows:
-        return pd.DataFrame(columns=list(_COLUMNS)), 0
+        # Joins look at the types of a frame without rows, too.
+        return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in _TYPES.items()}), 0
     every = pd.concat(rows, ignore_index=True)
     frames.append(_long(every, rule_forecasts(targets, every, lookback), "rule"))
     order = ["ticker", "session", "model"]
@@ -159,7 +168,7 @@ def _kept(known: pd.DataFrame | None, tested: pd.DataFrame, made_by: str) -> pd.
         and np.array_equal(own["window_hash"], tested["window_hash"])
         for own in (fitted[fitted["model"] == name] for name in LEARNED)
     )
-    return fitted[list(_COLUMNS)] if complete else None
+    return fitted[_COLUMNS] if complete else None
 
 
 def _long(rows: pd.DataFrame, by_model: dict[str, np.ndarray], made_by: str) -> pd.DataFrame:
@@ -168,7 +177,7 @@ def _long(rows: pd.DataFrame, by_model: dict[str, np.ndarray], made_by: str) -> 
         rows.assign(model=model, seed=0, forecast=forecast, model_hash=made_by)
         for model, forecast in by_model.items()
     ]
-    return pd.concat(frames, ignore_index=True)[list(_COLUMNS)]
+    return pd.concat(frames, ignore_index=True)[_COLUMNS]
 
 
 def _trailing_mean(values: np.ndarray, length: int) -> np.ndarray:

@@ -192,10 +192,11 @@ def test_only_what_changed_is_fitted_again(
 
 
 def test_without_datasets_there_is_nothing(whole: pd.DataFrame) -> None:
-    frame, fitted = walk_forward_baselines([], market()[1])
-    assert frame.empty
-    assert list(frame.columns) == list(whole.columns)
+    features, targets = market()
+    frame, fitted = walk_forward_baselines([], targets)
     assert fitted == 0
+    assert list(frame.columns) == list(whole.columns)
+    assert frame.merge(features, on=["ticker", "session"]).empty
 
 
 def test_sentiment_is_laid_out_as_a_model() -> None:
