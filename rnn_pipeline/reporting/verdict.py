@@ -146,8 +146,10 @@ def _at_what_cost(report: Report) -> Answer:
             f" {format_value(best['sharpe_ratio'], '+.2f')}, and it bears"
             f" {format_value(best['break_even_bps'], '.0f')} bps"
         )
-    figure = f"Sharpe {format_value(ratio, '+.2f')}" if ratio == ratio else "not traded"
-    meaning = f"the decisions after {report.cost_bps:g} bps a trade"
+    figure, meaning = "not traded", "the decisions never held anything"
+    if ratio == ratio:
+        figure = f"Sharpe {format_value(ratio, '+.2f')}"
+        meaning = f"of the decisions, after {report.cost_bps:g} bps a trade"
     if held:
         meaning += f". Sharpe ratios beside it: {'; '.join(held)}"
     return Answer("After costs?", figure, meaning)

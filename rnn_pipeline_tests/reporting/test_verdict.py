@@ -80,7 +80,7 @@ def test_four_questions_are_answered_with_their_figures(make_report: MakeReport)
     assert "Persistence, the best baseline, has +0.012" in meaning
     figure, meaning = found["After costs?"]
     assert figure == "Sharpe +0.12"
-    assert meaning.startswith("the decisions after 5 bps a trade")
+    assert meaning.startswith("of the decisions, after 5 bps a trade. Sharpe ratios beside it: ")
     assert "Buy and hold +0.12" in meaning
     assert "LSTM, were all its forecasts traded, +0.25, and it bears 0 bps" in meaning
     figure, meaning = found["Could it be luck?"]
@@ -94,7 +94,9 @@ def test_an_account_that_held_nothing_was_not_traded(make_report: MakeReport) ->
     report = make_report(["AAPL"])
     idle = report.performance["sharpe_ratio"].where(report.performance["name"] != "signals")
     found = told(make_report(["AAPL"], performance=report.performance.assign(sharpe_ratio=idle)))
-    assert found["After costs?"][0] == "not traded"
+    figure, meaning = found["After costs?"]
+    assert figure == "not traded"
+    assert meaning.startswith("the decisions never held anything. Sharpe ratios beside it: ")
 
 
 def test_what_is_not_known_is_left_out(make_report: MakeReport) -> None:
