@@ -290,8 +290,7 @@ def null_markets(tickers: int, sessions: int, source: Path | None) -> dict[str, 
             },
             "folds": int(forecasts["fold"].nunique()),
             "forecasts_per_ticker": float(by_ticker["n"].median()),
-            "mean_ic": interval(by_ticker["ic"].dropna()),
-            "mean_r2_vs_zero": interval(by_ticker["r2_vs_zero"]),
+            **mean_skill(by_ticker),
             "seconds": round(time.perf_counter() - started),
         }
         progress(kind, found[kind])
@@ -299,10 +298,15 @@ def null_markets(tickers: int, sessions: int, source: Path | None) -> dict[str, 
     found["all"] = {
         "tickers_ever_graded": share(*pooled),
         "level": LEVELS["weak"],
-        "mean_ic": interval(figures["ic"].dropna()),
-        "mean_r2_vs_zero": interval(figures["r2_vs_zero"]),
+        **mean_skill(figures),
     }
     return found
+
+
+def mean_skill(metrics: pd.DataFrame) -> dict[str, list[float]]:
+    """Of the networks alone: a sentiment level is no return and has no squared error."""
+    own = metrics[metrics["model"] == "gru"]
+    return {f"mean_{name}": interval(own[name].dropna()) for name in ("ic", "ic_t", "r2_vs_zero")}
 
 
 def ridge(data: FoldData) -> np.ndarray:

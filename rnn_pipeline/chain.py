@@ -37,6 +37,7 @@ from rnn_pipeline.features.windows import (
 )
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.networks.checkpoints import weights_hash
+from rnn_pipeline.networks.fleet import Compute
 from rnn_pipeline.networks.sentiment import TrainedSentiment, train_sentiment
 from rnn_pipeline.networks.walk_forward import (
     Forecaster,
@@ -163,10 +164,20 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
     index = window_index(matrix, outcomes, axis, model.lookback)
     datasets = list(stages.fold_datasets(matrix, index, folds))
 
-    device = torch.device("cpu")
+    # A GPU has rounding of its own.
+    backend = "auto" if settings.compute.backend == "gpu" else settings.compute.backend
+    compute = Compute(torch.device("cpu"), backend, memory_gb=settings.compute.memory_gb)
     fitted = {
         name: stages.forecasters(
-            name, columns, datasets, network, model.training, model.seeds, device, known={}
+            name,
+            columns,
+            datasets,
+            network,
+            model.training,
+            model.seeds,
+            compute,
+            known={},
+            warm_epochs=model.warm_epochs,
         )[0]
         for name, network in model.networks.items()
     }

@@ -26,6 +26,7 @@ GRAPH = {
     "gradient_flow": set(),
     "lstm_forecaster": {"sequence_windows"},
     "gru_forecaster": {"sequence_windows"},
+    "tuning_trials": {"sequence_windows"},
     "baseline_forecasts": {"sequence_windows"},
     "walk_forward_forecasts": {
         *("lstm_forecaster", "gru_forecaster", "baseline_forecasts", "news_sentiment")

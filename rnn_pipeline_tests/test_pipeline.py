@@ -1,6 +1,7 @@
 """The whole graph, run through Dagster on three tickers of the sample."""
 
 import shutil
+import tomllib
 from datetime import date
 
 import dagster as dg
@@ -34,6 +35,8 @@ DERIVED = (
     *("trading_signals", "trading_decisions"),
 )
 TRADED = ["AAPL", "MSFT"]
+#: Assets that no stage of the demo makes.
+BY_HAND = {"tuning_trials"}
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +79,13 @@ def test_progress_and_nothing_else_goes_to_the_error_stream(demo):
     assert "Error" not in demo.stderr
 
 
+def of_the_demo():
+    keys = defs.resolve_asset_graph().get_all_asset_keys()
+    return [key for key in keys if key.to_user_string() not in BY_HAND]
+
+
 def test_every_partition_of_every_asset_is_materialized(instance):
-    for asset in defs.resolve_asset_graph().get_all_asset_keys():
+    for asset in of_the_demo():
         partitions_def = defs.resolve_asset_graph().get(asset).partitions_def
         if partitions_def is None:
             assert instance.get_latest_materialization_event(asset) is not None
@@ -88,7 +96,7 @@ def test_every_partition_of_every_asset_is_materialized(instance):
 
 def test_every_asset_shows_counts_and_most_show_a_picture(instance):
     pictured = set()
-    for asset in defs.resolve_asset_graph().get_all_asset_keys():
+    for asset in of_the_demo():
         metadata = instance.get_latest_materialization_event(asset).asset_materialization.metadata
         assert any(isinstance(value.value, int | float) for value in metadata.values()), asset
         if any("data:image/png" in str(value.value) for value in metadata.values()):
@@ -295,6 +303,30 @@ def test_a_damaged_warehouse_is_one_clear_line(tmp_path):
         Warehouse(settings.warehouse_path).rows("raw_ohlcv")
     assert str(settings.warehouse_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_search_counts_its_trials_and_prints_settings(store, instance):
+    early = CliRunner().invoke(cli.main, ["tune", "--ticker", "AAPL"])
+    assert early.exit_code == 1
+    assert "fold 0 cannot be searched in (AAPL: too little history" in early.stderr
+    arguments = ["tune", "--ticker", "aapl", "--fold", "1", "--trials"]
+    begun = CliRunner().invoke(cli.main, [*arguments, "1"], catch_exceptions=False)
+    assert begun.exit_code == 0, begun.output
+    done = CliRunner().invoke(cli.main, [*arguments, "3"], catch_exceptions=False)
+    assert "trial 2 of 3" in done.stderr
+    assert "trial 1 of 3" not in done.stderr, "a search goes on where it was"
+    trials = store.rows("tuning_trials", ticker="AAPL")
+    assert trials["trial"].tolist() == [0, 1, 2]
+    assert set(trials["state"]) <= {"complete", "pruned"}
+    starts = store.rows("folds", "first_session", fold=1, role="val")["first_session"]
+    assert (trials["known_at"].dt.tz_localize(None) < starts.iloc[0]).all()
+    assert tomllib.loads(done.stdout)["model"]["networks"].keys() == {"tuned"}
+    metadata = instance.get_latest_materialization_event(
+        dg.AssetKey("tuning_trials")
+    ).asset_materialization.metadata
+    assert metadata["trials"].value == 3
+    assert done.stdout.strip() in metadata["settings"].value
+    assert "data:image/png" in metadata["history"].value
 
 
 @pytest.fixture

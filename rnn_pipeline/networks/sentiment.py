@@ -187,7 +187,7 @@ def train_or_load_sentiment(
     """
     recipe = hashlib.sha256(
         json.dumps(
-            [list(texts), list(labels), spec.model_dump(mode="json"), code_version()]
+            [list(texts), list(labels), spec.model_dump(mode="json"), code_version("sentiment")]
         ).encode()
     ).hexdigest()
     if path.exists() and load_metadata(path).get("recipe") == recipe:

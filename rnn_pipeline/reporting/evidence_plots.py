@@ -189,8 +189,9 @@ def reliability(table: pd.DataFrame) -> Figure:
         axes.set_title(display_name(model), color=colour)
         axes.set_ylim(-furthest, furthest)
         axes.set_xticks([own["bin"].min(), own["bin"].max()], labels=["lowest", "highest"])
-        for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-            label.set_horizontalalignment(side)
+        first, last = axes.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
         axes.grid(axis="y")
         percent_axis(axes.yaxis, digits=1)
         if model != chosen[0]:

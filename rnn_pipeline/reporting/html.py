@@ -110,6 +110,7 @@ METRIC_COLUMNS = (
     Column("interval", "95 % interval", "interval"),
     Column("ic", "IC"),
     Column("ic_t", "t"),
+    Column("trials", "Trials"),
     Column("p_value", "p"),
     Column("grade", "Evidence", "grade"),
 )
@@ -216,7 +217,7 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
     frame["mse_ratio"] = frame["mse"] / frame["mse_zero"]
     frame.loc[frame["model"].isin(LEVELS), ["mse_ratio", "mae", "r2_vs_zero"]] = float("nan")
     graded = pd.concat([report.evidence, report.pooled_evidence.assign(ticker=POOLED)])
-    frame = frame.merge(graded[["ticker", "model", "p_value", "grade"]], how="left")
+    frame = frame.merge(graded[["ticker", "model", "trials", "p_value", "grade"]], how="left")
     frame = frame.merge(report.mean_ic[["model", "mean_ic"]], on="model", how="left")
     for by_model, columns in (
         (report.alone, ["sharpe_ratio", "break_even_bps"]),

@@ -89,6 +89,14 @@ TABLES: dict[str, str] = {
         "ticker VARCHAR, model VARCHAR, fold INTEGER, seed INTEGER, epoch INTEGER,"
         " train_loss DOUBLE, val_loss DOUBLE, PRIMARY KEY (ticker, model, fold, seed, epoch)"
     ),
+    # Every network that was tried to choose settings, pruned ones included: one row is one trial.
+    # What a trial saw ended before the test sessions of its fold; it was usable from known_at on.
+    "tuning_trials": (
+        "study VARCHAR, ticker VARCHAR, model VARCHAR, fold INTEGER, trial INTEGER, state VARCHAR,"
+        " value DOUBLE, params VARCHAR, epochs INTEGER, known_at TIMESTAMPTZ,"
+        " finished_at TIMESTAMPTZ, run_id VARCHAR, code_version VARCHAR,"
+        " PRIMARY KEY (study, trial)"
+    ),
     "folds": (
         "fold INTEGER, role VARCHAR, first_session DATE, last_session DATE, sessions INTEGER,"
         " PRIMARY KEY (fold, role)"
