@@ -16,15 +16,16 @@ from rnn_pipeline.defs.resources import (
     WarehouseResource,
 )
 from rnn_pipeline.evidence.baselines import BASELINES, walk_forward_baselines
+from rnn_pipeline.evidence.information import mean_cross_sectional_ic
 from rnn_pipeline.evidence.luck import luck
-from rnn_pipeline.evidence.metrics import forecast_metrics
+from rnn_pipeline.evidence.metrics import average_seeds, forecast_metrics
 from rnn_pipeline.evidence.plausibility import ADVICE, implausible
 from rnn_pipeline.evidence.significance import (
     EVIDENCE_RULE,
     walk_forward_evidence,
     with_sentiment,
 )
-from rnn_pipeline.evidence.trials import new_trials, recipes, trials_of
+from rnn_pipeline.evidence.trials import new_trials, recipes, trials_of, tuning_counts
 from rnn_pipeline.reporting import evidence_plots
 from rnn_pipeline.reporting.style import without_minor
 from rnn_pipeline.reporting.tables import evidence_table_markdown
@@ -108,6 +109,7 @@ def walk_forward_forecasts(
             with_sentiment(forecasts, sentiment),
             **recipes(SETTINGS.model, SETTINGS.folds),
             tried_at=pd.Timestamp(datetime.now(UTC)),
+            tuned=tuning_counts(store.rows("tuning_trials", ticker=tickers)),
         ),
     )
     evidence = walk_forward_evidence(forecasts, sentiment, pd.concat([ledger, added]))
@@ -123,6 +125,12 @@ def walk_forward_forecasts(
         metrics=table(metrics),
         hit_rates=evidence_plots.hit_rates(without_minor(metrics)),
         luck=table(lucky.frame),
+        luck_of_all=table(
+            pd.DataFrame(
+                {"superior_p": [lucky.superior_p], "backtest_overfitting": [lucky.overfitting]}
+            )
+        ),
+        across_tickers=table(mean_cross_sectional_ic(average_seeds(forecasts))),
         evidence=dg.MarkdownMetadataValue(
             evidence_table_markdown(evidence.groupby(["ticker", "model"]).tail(1))
         ),
@@ -132,7 +140,6 @@ def walk_forward_forecasts(
             **ranges(forecasts),
             "folds": int(forecasts["fold"].nunique()),
             "trials": trials,
-            "probability_of_backtest_overfitting": lucky.overfitting,
             "evidence_rule": EVIDENCE_RULE,
         }
     )

@@ -41,12 +41,15 @@ FORMATS = {
     "sign_flip_rate": ".0%",
     "trials": ",.0f",
     "p_value": ".2g",
-    # luck
+    # luck, and the cross-section
+    "mean_ic": "+.3f",
+    "mean_ic_t": "+.1f",
+    "sessions": ",.0f",
     "ic_low": "+.3f",
     "ic_high": "+.3f",
     "deflated_sharpe_ratio": ".1%",
     "superior_p": ".3f",
-    "overfitting": ".0%",
+    "backtest_overfitting": ".0%",
     # backtests
     "total_return": "+.1%",
     "annual_return": "+.1%",
