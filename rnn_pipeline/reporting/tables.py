@@ -34,8 +34,6 @@ FORMATS = {
     "hit_high": ".1%",
     "ic": "+.3f",
     "ic_t": "+.1f",
-    "mean_ic": "+.3f",
-    "mean_ic_t": "+.1f",
     "forecast_std": ".5f",
     "seed_dispersion": ".2f",
     "sign_flip_rate": ".0%",
