@@ -123,7 +123,9 @@ def shuffled(ticker: str, real: pd.DataFrame, rng: np.random.Generator) -> pd.Da
 
 def raw_bars(ticker: str, shape: pd.DataFrame) -> pd.DataFrame:
     """Rows of ``raw_ohlcv`` from prices and volumes, session after session from the first."""
-    sessions = CALENDAR.sessions(FIRST, FIRST + pd.Timedelta(days=2 * len(shape)))[: len(shape)]
+    # 252 sessions a year are seven in ten days.
+    last = FIRST + pd.Timedelta(days=len(shape) * 3 // 2 + 10)
+    sessions = CALENDAR.sessions(FIRST, last)[: len(shape)]
     return pd.DataFrame(
         {
             "ticker": pd.Series([ticker] * len(shape), dtype="str"),
@@ -367,7 +369,7 @@ PLANTED = {
     # A product of two signs has no slope to follow at first: it takes long training, and data.
     "xor": Plant(
         exclusive_or,
-        (0.02, 0.05, 0.10, 0.20, 0.40),
+        (0.02, 0.05, 0.10, 0.20, 0.30, 0.40),
         *(3000, 1000, 2000),
         {"cell": "rnn", "hidden_sizes": [16]},
         {
@@ -382,10 +384,11 @@ PLANTED = {
 }
 
 
-def power(tickers: int) -> list[dict[str, Any]]:
+def power(signals: Sequence[str], tickers: int) -> list[dict[str, Any]]:
     """How often each model finds a signal of each kind and strength, by the end of its history."""
     lines = []
-    for signal, plant in PLANTED.items():
+    for signal in signals:
+        plant = PLANTED[signal]
         asked = settings(
             ["return_1"], plant.train_size, plant.test_size, plant.network, plant.training
         )
@@ -451,6 +454,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("null", "power", "leak", "all"), default="all")
     parser.add_argument("--tickers", type=int, default=60, help="of each null market")
     parser.add_argument("--planted", type=int, default=12, help="tickers per planted signal")
+    parser.add_argument("--signals", nargs="+", choices=PLANTED, default=list(PLANTED))
     parser.add_argument("--sessions", type=int, default=1600)
     parser.add_argument("--bars", type=Path, help="Parquet file of real bars, for the embedded")
     parser.add_argument("--figure", type=Path, help="where to keep the plot of power")
@@ -465,7 +469,7 @@ def main() -> None:
     if asked.part in ("leak", "all"):
         report["leak"] = leaks(asked.planted, asked.sessions)
     if asked.part in ("power", "all"):
-        report["power"] = power(asked.planted)
+        report["power"] = power(asked.signals, asked.planted)
     if asked.figure and "power" in report:
         from rnn_pipeline.reporting.evidence_plots import power_curves
         from rnn_pipeline.reporting.plots import svg

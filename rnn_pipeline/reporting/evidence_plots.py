@@ -311,10 +311,12 @@ def power_curves(found: pd.DataFrame) -> Figure:
             colour, dash = looks[model]
             strength, share = own["strength"].to_numpy(), own["share"].to_numpy()
             low, high = np.array(own["interval"].tolist()).T
-            axes.fill_between(strength, low, high, color=colour, alpha=0.15, linewidth=0)
+            # Beside each other, so that one interval does not hide the other.
+            strength = strength + (models.index(model) - (len(models) - 1) / 2) * 0.002
+            axes.vlines(strength, low, high, color=colour, alpha=0.5, linewidth=2.0)
             axes.plot(strength, share, dash, color=colour, marker="o", markersize=3.5)
             ends[display_name(model)] = (strength[-1], float(share[-1]), colour)
-        axes.set_ylim(0, 1.02)
+        axes.set_ylim(-0.02, 1.02)
         axes.set_xlim(left=0)
         axes.grid(axis="y")
         axes.set_xlabel("strength of the signal")
