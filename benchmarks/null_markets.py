@@ -471,7 +471,8 @@ def main() -> None:
     if asked.part in ("power", "all"):
         report["power"] = power(asked.signals, asked.planted)
     if asked.figure and "power" in report:
-        from rnn_pipeline.reporting.plots import power_curves, svg
+        from rnn_pipeline.reporting.evidence_plots import power_curves
+        from rnn_pipeline.reporting.plots import svg
 
         asked.figure.write_text(svg(power_curves(pd.DataFrame(report["power"]))))
     print(json.dumps(report, indent=1))

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 import torch
 
+from rnn_pipeline.evidence.baselines import walk_forward_baselines
 from rnn_pipeline.evidence.lookahead import Knowledge
 from rnn_pipeline.evidence.significance import walk_forward_evidence, with_sentiment
 from rnn_pipeline.evidence.trials import recipes, trials_of
@@ -76,6 +77,7 @@ class Stages:
         folds: training, validation and test spans.
         fold_datasets: each ticker's share of each fold, scaled.
         forecasters: the trained networks of one model.
+        baselines: their forecasts of every fold's test sessions.
         forecasts: of every fold's test sessions.
         evidence: what each fold's forecasts may be believed.
         price_signals: forecasts as signals.
@@ -95,6 +97,7 @@ class Stages:
     folds: Callable[..., tuple[Fold, ...]] = walk_forward
     fold_datasets: Callable[..., Iterable[FoldData]] = fold_datasets
     forecasters: Callable[..., tuple[dict[str, Forecaster], int]] = train_walk_forward
+    baselines: Callable[..., tuple[Frame, int]] = walk_forward_baselines
     forecasts: Callable[..., Frame] = walk_forward_forecasts
     evidence: Callable[[Frame, Frame, Frame], Frame] = walk_forward_evidence
     price_signals: Callable[[Frame, Frame], Frame] = fusion.price_signals
@@ -178,6 +181,7 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         )[0]
         for name, network in model.networks.items()
     }
+    baselines = stamped(stages.baselines(datasets, outcomes)[0], shown, model.horizon)
     forecasts = stamped(stages.forecasts(datasets, list(fitted.values())), shown, model.horizon)
     with store.batch() as batch:
         batch.append("targets", outcomes)
@@ -207,6 +211,7 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         "scalers": _scalers(datasets, columns, begins),
         "training_history": _histories(fitted, begins),
         "checkpoints": _weights(fitted, begins),
+        "baseline_forecasts": baselines,
         "forecasts": forecasts,
         "evidence": evidence,
         "price_signals": from_price,

@@ -53,8 +53,12 @@ FORMATS = {
     "annual_return": "+.1%",
     "annual_volatility": ".1%",
     "sharpe_ratio": "+.2f",
+    "sortino_ratio": "+.2f",
+    "break_even_bps": ".1f",
+    "capacity": ",.0f",
     "max_drawdown": ".1%",
     "turnover": ".1%",
+    "cost_bps": "g",
     "exposure": ".0%",
     "cost_paid": ".2%",
     # the sentiment model, and what the warehouse holds
