@@ -159,6 +159,12 @@ class SentimentSpec(Spec):
         description="pretrained word vectors: a GloVe or word2vec file, or glove-6b-50d for those"
         " of the extra [glove]",
     )
+    least_steps: int = Field(
+        500,
+        ge=0,
+        description="optimizer steps that a few hundred headlines get, too, by up to 40 epochs,"
+        " where fit is not told how many",
+    )
     frozen_epochs: int = Field(0, ge=0, description="in which pretrained vectors do not learn")
     val_share: float = Field(
         0.1, gt=0, lt=1, description="of the headlines, held out by each network; others by each"
@@ -190,7 +196,9 @@ class ModelSettings(Spec):
         "stacked_lstm": NetworkSpec(cell="lstm", hidden_sizes=(32, 16), dropout=0.2),
     }
     training: TrainingSpec = TrainingSpec()
-    sentiment: SentimentSpec = SentimentSpec()
+    sentiment: SentimentSpec = Field(
+        SentimentSpec(members=1), description="one network reads for the pipeline; more take longer"
+    )
 
 
 class BacktestSpec(Spec):

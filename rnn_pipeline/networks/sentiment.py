@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, Unpack
@@ -41,6 +42,9 @@ LABELS = ("negative", "neutral", "positive")
 
 #: What labels of these names count in a score.
 _POLARITY = {"negative": -1.0, "bearish": -1.0, "neutral": 0.0, "positive": 1.0, "bullish": 1.0}
+
+#: Epochs that few texts are given at most, see ``SentimentSpec.least_steps``.
+_MOST_EPOCHS = 40
 
 _Floats: TypeAlias = NDArray[np.float64]
 
@@ -163,11 +167,13 @@ class SentimentClassifier(Estimator):
         }
         given = {name: value for name, value in asked.items() if value is not None}
         spec = SentimentSpec.model_validate(self.spec.model_dump() | given)
-        training = self._training(
-            self.training.epochs if epochs is None else epochs,
-            self.training.batch_size if batch_size is None else batch_size,
-            self.training.learning_rate if lr is None else lr,
-        )
+        size = self.training.batch_size if batch_size is None else batch_size
+        rate = self.training.learning_rate if lr is None else lr
+        if epochs is None:
+            steps = max(1, round((1.0 - spec.val_share) * len(corpus.texts) / max(1, size)))
+            wanted = min(_MOST_EPOCHS, math.ceil(spec.least_steps / steps))
+            epochs = max(self.training.epochs, wanted)
+        training = self._training(epochs, size, rate)
         held_out = corpus.held_out(spec.val_share, spec.members, self.seed)
         trained_on = sorted({row for rows in held_out for row in corpus.all_but(rows)})
         source = spec.vectors if pretrained_embeddings is None else pretrained_embeddings

@@ -36,6 +36,7 @@ SPEC = SentimentSpec(
     hidden_size=12,
     max_len=12,
     spellings=500,
+    least_steps=0,
     training=TrainingSpec(epochs=8, batch_size=32, learning_rate=0.01, patience=None),
 )
 
@@ -75,6 +76,14 @@ def test_learns_words_and_transfers_to_unseen_subjects(model: SentimentClassifie
     assert found["zeta0zings zings as markets open"] > 0.5
     assert found["zeta0gronks gronks as markets open"] < -0.5
     assert abs(found["zeta0names names as markets open"]) < 0.5
+
+
+def test_few_texts_are_read_more_often_unless_told_how_often() -> None:
+    spec = SPEC.model_copy(update={"members": 1, "least_steps": 100})
+    classifier = SentimentClassifier(spec=spec, device="cpu")
+    # Of 60 texts 54 are trained on, in two steps of 32: 50 epochs for 100 steps, but 40 at most.
+    assert len(classifier.fit(TEXTS[:60], TEXT_LABELS[:60])["val_loss"]) == 40
+    assert len(classifier.fit(TEXTS[:60], TEXT_LABELS[:60], epochs=3)["val_loss"]) == 3
 
 
 def test_networks_learn_without_the_ngrams(model: SentimentClassifier) -> None:
@@ -341,7 +350,7 @@ def test_unusable_texts_and_labels_are_refused(texts: Any, labels: Any, complain
     "wrong", [{"epochs": 0}, {"lr": -1.0}, {"validation_split": 1.0}, {"hidden_dim": 0}]
 )
 def test_arguments_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="greater|less"):
+    with pytest.raises(ValueError, match=r"greater|less"):
         trained(**wrong)
 
 
