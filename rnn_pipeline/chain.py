@@ -21,7 +21,8 @@ import pandas as pd
 import torch
 
 from rnn_pipeline.evidence.lookahead import Knowledge
-from rnn_pipeline.evidence.significance import walk_forward_evidence
+from rnn_pipeline.evidence.significance import walk_forward_evidence, with_sentiment
+from rnn_pipeline.evidence.trials import recipes, trials_of
 from rnn_pipeline.features import catalogue, price
 from rnn_pipeline.features.folds import Fold, open_sessions, walk_forward
 from rnn_pipeline.features.model import model_columns, model_features
@@ -35,6 +36,7 @@ from rnn_pipeline.features.windows import (
 )
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.networks.checkpoints import weights_hash
+from rnn_pipeline.networks.fleet import Compute
 from rnn_pipeline.networks.sentiment import SentimentClassifier, train_sentiment
 from rnn_pipeline.networks.walk_forward import (
     Forecaster,
@@ -94,7 +96,7 @@ class Stages:
     fold_datasets: Callable[..., Iterable[FoldData]] = fold_datasets
     forecasters: Callable[..., tuple[dict[str, Forecaster], int]] = train_walk_forward
     forecasts: Callable[..., Frame] = walk_forward_forecasts
-    evidence: Callable[[Frame, Frame], Frame] = walk_forward_evidence
+    evidence: Callable[[Frame, Frame, Frame], Frame] = walk_forward_evidence
     price_signals: Callable[[Frame, Frame], Frame] = fusion.price_signals
     sentiment_signals: Callable[[Frame, Frame], Frame] = fusion.sentiment_signals
     trading_signals: Callable[..., Frame] = fusion.fuse
@@ -159,10 +161,20 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
     index = window_index(matrix, outcomes, axis, model.lookback)
     datasets = list(stages.fold_datasets(matrix, index, folds))
 
-    device = torch.device("cpu")
+    # A GPU has rounding of its own.
+    backend = "auto" if settings.compute.backend == "gpu" else settings.compute.backend
+    compute = Compute(torch.device("cpu"), backend, memory_gb=settings.compute.memory_gb)
     fitted = {
         name: stages.forecasters(
-            name, columns, datasets, network, model.training, model.seeds, device, known={}
+            name,
+            columns,
+            datasets,
+            network,
+            model.training,
+            model.seeds,
+            compute,
+            known={},
+            warm_epochs=model.warm_epochs,
         )[0]
         for name, network in model.networks.items()
     }
@@ -171,7 +183,13 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         batch.append("targets", outcomes)
         batch.append("forecasts", forecasts)
     known = store.rows("walk_forward_forecasts")
-    evidence = stages.evidence(known, sentiment)
+    # Nothing else was ever tried here, so when it was does not matter.
+    tried = trials_of(
+        with_sentiment(known, sentiment),
+        **recipes(model, settings.folds),
+        tried_at=closes.iloc[0],
+    )
+    evidence = stages.evidence(known, sentiment, tried)
     from_price = stages.price_signals(known, evidence)
     from_news = stages.sentiment_signals(fusion.with_folds(sentiment, known), evidence)
     signals = stages.trading_signals(from_price, from_news, settings.trading)

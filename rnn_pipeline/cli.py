@@ -80,8 +80,19 @@ def prepare(settings: Settings) -> dg.DagsterInstance:
     return dg.DagsterInstance.get()
 
 
-def run_job(instance: dg.DagsterInstance, name: str, tags: dict[str, str]) -> None:
+def run_job(
+    instance: dg.DagsterInstance,
+    name: str,
+    tags: dict[str, str],
+    ops: dict[str, dict[str, object]] | None = None,
+) -> None:
     """Run one job in this process, with its progress on the terminal.
+
+    Args:
+        instance: Dagster's.
+        name: of the job.
+        tags: which partitions.
+        ops: configuration by asset.
 
     Raises:
         RunFailed: with the first line of what went wrong.
@@ -91,7 +102,10 @@ def run_job(instance: dg.DagsterInstance, name: str, tags: dict[str, str]) -> No
     result = defs.resolve_job_def(name).execute_in_process(
         instance=instance,
         tags=tags,
-        run_config={"loggers": {"terminal": {}}},
+        run_config={
+            "loggers": {"terminal": {}},
+            "ops": {asset: {"config": config} for asset, config in (ops or {}).items()},
+        },
         raise_on_error=False,
     )
     if not result.success:
@@ -320,6 +334,31 @@ def replay(ticker: str, session: datetime) -> None:
         )
     click.echo("same" if found.same else "DIFFERENT")
     raise SystemExit(not found.same)
+
+
+@main.command()
+@click.option("--ticker", required=True, help="whose history to search on")
+@click.option("--trials", type=click.IntRange(1), help="in all; default: tuning.n_trials")
+@click.option("--fold", default=0, show_default=True, help="in whose training span")
+def tune(ticker: str, trials: int | None, fold: int) -> None:
+    """Search for better settings inside the training span of one fold.
+
+    Goes on where an earlier search was cut off, and prints a fragment for rnn_pipeline.toml.
+    """
+    with plain_errors():
+        instance = prepare(load_settings())
+        from rnn_pipeline.defs.partitions import SETTINGS, range_tags, register_tickers
+        from rnn_pipeline.defs.tuning import fragment_path
+
+        ticker = ticker.upper()
+        known = register_tickers(instance, SETTINGS)
+        if ticker not in known:
+            raise click.ClickException(f"{ticker} is not in the universe: {', '.join(known)}")
+        config: dict[str, object] = {"fold": fold}
+        if trials is not None:
+            config["trials"] = trials
+        run_job(instance, "tune", range_tags([ticker]), {"tuning_trials": config})
+    click.echo(fragment_path(ticker).read_text(), nl=False)
 
 
 @main.command()

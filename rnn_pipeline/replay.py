@@ -179,7 +179,7 @@ def replay(
     graded = store.rows("evidence", ticker=ticker)
     history = store.rows("walk_forward_forecasts", ticker=ticker)
     all_news = store.rows("news_sentiment", ticker=ticker)
-    evidence = walk_forward_evidence(history, all_news)
+    evidence = walk_forward_evidence(history, all_news, store.rows("trials", ticker=ticker))
     own_fold = graded[graded["fold"].isin(stored["fold"])]
     if not seen.add(
         "evidence", own_fold, evidence, ["ic", "grade", "forecast_std"], ["ticker", "model", "fold"]

@@ -21,6 +21,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -133,6 +136,35 @@ class TrainingSpec(Spec):
         return self
 
 
+class TuningSpec(Spec):
+    """What the search for better settings tries, and on what. Ranges include both ends."""
+
+    n_trials: int = Field(20, ge=1, description="in all, those of earlier runs included")
+    timeout: float | None = Field(
+        None, gt=0, description="seconds after which a run begins no further trial; empty: none"
+    )
+    splits: int = Field(2, ge=1, description="inner folds, in order of time")
+    val_share: float = Field(
+        0.2, gt=0, lt=1, description="share of the training span that one of them validates on"
+    )
+    cells: tuple[Literal["rnn", "lstm", "gru"], ...] = Field(("lstm", "gru"), min_length=1)
+    n_layers: tuple[PositiveInt, PositiveInt] = Field((1, 2), description="recurrent layers")
+    hidden_size: tuple[PositiveInt, PositiveInt] = Field((8, 64), description="units of each layer")
+    dropout: tuple[NonNegativeFloat, Annotated[float, Field(lt=1)]] = (0.0, 0.5)
+    learning_rate: tuple[PositiveFloat, PositiveFloat] = (3e-4, 1e-2)
+    lookback: tuple[Annotated[int, Field(ge=2)], PositiveInt] = Field(
+        (5, 40), description="sessions in one input window"
+    )
+    seed: int = 0
+
+    @field_validator("n_layers", "hidden_size", "dropout", "learning_rate", "lookback")
+    @classmethod
+    def _in_order(cls, span: tuple[float, float]) -> tuple[float, float]:
+        if span[0] > span[1]:
+            raise ValueError(f"the range {list(span)} is empty: give the smaller end first")
+        return span
+
+
 class SentimentSpec(Spec):
     """The sentiment model: networks that read headlines, beside a linear model of n-grams."""
 
@@ -196,6 +228,12 @@ class ModelSettings(Spec):
         "stacked_lstm": NetworkSpec(cell="lstm", hidden_sizes=(32, 16), dropout=0.2),
     }
     training: TrainingSpec = TrainingSpec()
+    warm_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="epochs of a fold that starts from the weights of the fold before it; empty:"
+        " every fold starts afresh",
+    )
     sentiment: SentimentSpec = Field(
         SentimentSpec(members=1), description="one network reads for the pipeline; more take longer"
     )
@@ -222,11 +260,23 @@ class TradingSpec(Spec):
 
 
 class ComputeSettings(Spec):
-    """Where networks train."""
+    """Where networks train, and what it may take."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     deterministic: bool = True
+    backend: Literal["auto", "reference", "cpu", "processes", "gpu"] = Field(
+        "auto", description="who trains forecasters; auto: the fastest on this machine"
+    )
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="what forecasters that train together may take; empty: 4 here, and on a GPU"
+        " most of what is free",
+    )
+    tensorboard: bool = Field(
+        False, description="write every forecaster's loss curves below data_dir for TensorBoard"
+    )
 
 
 class Settings(BaseSettings):
@@ -268,6 +318,7 @@ class Settings(BaseSettings):
     backtest: BacktestSpec = BacktestSpec()
     trading: TradingSpec = TradingSpec()
     compute: ComputeSettings = ComputeSettings()
+    tuning: TuningSpec = TuningSpec()
 
     @model_validator(mode="after")
     def _folder_there(self) -> Settings:
@@ -325,6 +376,16 @@ class Settings(BaseSettings):
     def checkpoint_dir(self) -> Path:
         """Trained networks."""
         return self.home / "checkpoints"
+
+    @property
+    def tuning_dir(self) -> Path:
+        """The searches' trials, and what they found."""
+        return self.home / "tuning"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        """TensorBoard's event files."""
+        return self.home / "tensorboard"
 
     @property
     def report_dir(self) -> Path:

@@ -26,6 +26,7 @@ GRAPH = {
     "gradient_flow": set(),
     "lstm_forecaster": {"sequence_windows"},
     "gru_forecaster": {"sequence_windows"},
+    "tuning_trials": {"sequence_windows"},
     "walk_forward_forecasts": {"lstm_forecaster", "gru_forecaster", "news_sentiment"},
     "price_signals": {"model_features", "walk_forward_forecasts"},
     "sentiment_signals": {"news_sentiment", "walk_forward_forecasts"},

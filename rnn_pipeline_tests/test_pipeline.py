@@ -1,6 +1,7 @@
 """The whole graph, run through Dagster on three tickers of the sample."""
 
 import shutil
+import tomllib
 from datetime import date
 
 import dagster as dg
@@ -13,6 +14,7 @@ from pandas.testing import assert_frame_equal
 from rnn_pipeline import chain, cli
 from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs.automation import stages
+from rnn_pipeline.defs.evidence import figures_plausible
 from rnn_pipeline.defs.features import SENTIMENT_MODEL
 from rnn_pipeline.defs.networks import checkpoint_path
 from rnn_pipeline.defs.partitions import range_tags
@@ -31,6 +33,8 @@ DERIVED = (
     *("price_signals", "sentiment_signals", "trading_signals", "trading_decisions"),
 )
 TRADED = ["AAPL", "MSFT"]
+#: Assets that no stage of the demo makes.
+BY_HAND = {"tuning_trials"}
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +77,13 @@ def test_progress_and_nothing_else_goes_to_the_error_stream(demo):
     assert "Error" not in demo.stderr
 
 
+def of_the_demo():
+    keys = defs.resolve_asset_graph().get_all_asset_keys()
+    return [key for key in keys if key.to_user_string() not in BY_HAND]
+
+
 def test_every_partition_of_every_asset_is_materialized(instance):
-    for asset in defs.resolve_asset_graph().get_all_asset_keys():
+    for asset in of_the_demo():
         partitions_def = defs.resolve_asset_graph().get(asset).partitions_def
         if partitions_def is None:
             assert instance.get_latest_materialization_event(asset) is not None
@@ -85,7 +94,7 @@ def test_every_partition_of_every_asset_is_materialized(instance):
 
 def test_every_asset_shows_counts_and_most_show_a_picture(instance):
     pictured = set()
-    for asset in defs.resolve_asset_graph().get_all_asset_keys():
+    for asset in of_the_demo():
         metadata = instance.get_latest_materialization_event(asset).asset_materialization.metadata
         assert any(isinstance(value.value, int | float) for value in metadata.values()), asset
         if any("data:image/png" in str(value.value) for value in metadata.values()):
@@ -135,6 +144,40 @@ def test_contributions_add_up_and_no_evidence_means_no_position(store):
     assert (gross <= SETTINGS.trading.max_gross + 1e-12).all()
 
 
+def test_what_was_tried_is_in_the_ledger_and_counts(store):
+    trials = store.rows("trials")
+    tried = {(ticker, model) for ticker in TRADED for model in ("gru", "lstm", "sentiment")}
+    assert set(zip(trials["ticker"], trials["model"], strict=True)) == tried
+    assert len(trials) == len(tried)
+    assert trials["network_hash"].nunique() == 3
+    assert set(store.rows("evidence")["trials"]) == {3}
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_figures_too_good_to_be_true_are_a_warning(tmp_path, leak):
+    sessions = pd.bdate_range("2010-01-04", periods=400)
+    outcome, noise = np.random.default_rng(0).normal(0, 0.01, (2, len(sessions)))
+    rows = pd.DataFrame({"ticker": "AAPL", "session": sessions, "horizon": 1})
+    resource = WarehouseResource(path=str(tmp_path / "a.duckdb"), payload_dir=str(tmp_path))
+    with resource.store.batch() as batch:
+        batch.append("targets", rows.assign(target=outcome))
+        batch.append(
+            "forecasts",
+            rows.assign(
+                fold=0,
+                model="lstm",
+                seed=0,
+                forecast=outcome + noise if leak else noise,
+                known_at=sessions.tz_localize("UTC"),
+            ),
+        )
+    verdict = figures_plausible(warehouse=resource)
+    assert verdict.passed is not leak
+    assert verdict.severity == dg.AssetCheckSeverity.WARN
+    assert ("rnn-pipeline lookahead" in verdict.description) is leak
+    assert ("lstm of AAPL: information coefficient" in verdict.description) is leak
+
+
 def test_the_chain_as_a_function_makes_what_the_assets_make(store):
     """The look-ahead test runs ``rnn_pipeline.chain``: it must be the graph, bit for bit."""
     knowledge = Knowledge(
@@ -165,7 +208,8 @@ def test_lookahead_audits_the_stored_data(demo):
 
 def test_running_again_changes_nothing_and_trains_nothing(store, instance):
     before = derived_tables(store)
-    raw = {name: len(store.rows(name)) for name in ("raw_ohlcv", "raw_news", "quarantine")}
+    kept = ("raw_ohlcv", "raw_news", "quarantine", "trials")
+    raw = {name: len(store.rows(name)) for name in kept}
     for name, tags in stages(instance):
         cli.run_job(instance, name, tags)
     for name, frame in derived_tables(store).items():
@@ -242,6 +286,30 @@ def test_a_damaged_warehouse_is_one_clear_line(tmp_path):
         Warehouse(settings.warehouse_path).rows("raw_ohlcv")
     assert str(settings.warehouse_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_search_counts_its_trials_and_prints_settings(store, instance):
+    early = CliRunner().invoke(cli.main, ["tune", "--ticker", "AAPL"])
+    assert early.exit_code == 1
+    assert "fold 0 cannot be searched in (AAPL: too little history" in early.stderr
+    arguments = ["tune", "--ticker", "aapl", "--fold", "1", "--trials"]
+    begun = CliRunner().invoke(cli.main, [*arguments, "1"], catch_exceptions=False)
+    assert begun.exit_code == 0, begun.output
+    done = CliRunner().invoke(cli.main, [*arguments, "3"], catch_exceptions=False)
+    assert "trial 2 of 3" in done.stderr
+    assert "trial 1 of 3" not in done.stderr, "a search goes on where it was"
+    trials = store.rows("tuning_trials", ticker="AAPL")
+    assert trials["trial"].tolist() == [0, 1, 2]
+    assert set(trials["state"]) <= {"complete", "pruned"}
+    starts = store.rows("folds", "first_session", fold=1, role="val")["first_session"]
+    assert (trials["known_at"].dt.tz_localize(None) < starts.iloc[0]).all()
+    assert tomllib.loads(done.stdout)["model"]["networks"].keys() == {"tuned"}
+    metadata = instance.get_latest_materialization_event(
+        dg.AssetKey("tuning_trials")
+    ).asset_materialization.metadata
+    assert metadata["trials"].value == 3
+    assert done.stdout.strip() in metadata["settings"].value
+    assert "data:image/png" in metadata["history"].value
 
 
 @pytest.fixture

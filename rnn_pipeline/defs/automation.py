@@ -58,6 +58,11 @@ retrain = dg.define_asset_job(
         "Train what is not trained yet on every fold, and grade it. Run it weekly, after refresh."
     ),
 )
+tune = dg.define_asset_job(
+    "tune",
+    selection=["tuning_trials"],
+    description="Search for better settings, after retrain; put what it finds into the settings.",
+)
 audit = dg.define_asset_job(
     "audit",
     selection=dg.AssetSelection.checks(no_look_ahead),
@@ -114,7 +119,7 @@ def demo() -> None:
     run_every_stage()
 
 
-JOBS: list[Any] = [demo, refresh, retrain, audit, decide, daily, react, take_in]
+JOBS: list[Any] = [demo, refresh, retrain, tune, audit, decide, daily, react, take_in]
 
 
 @dg.schedule(

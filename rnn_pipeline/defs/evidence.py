@@ -1,15 +1,27 @@
 """Forecasts of sessions that no network was trained on, graded, and the report about them."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
+import pandas as pd
 
 from rnn_pipeline.defs.features import news_sentiment
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.networks import forecasters, load_forecasters, read_fold_datasets
 from rnn_pipeline.defs.partitions import BY_TICKER, ONE_RUN, SETTINGS, TICKERS, tickers_of
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
+from rnn_pipeline.evidence.baselines import baseline_forecasts
+from rnn_pipeline.evidence.luck import luck
 from rnn_pipeline.evidence.metrics import forecast_metrics
-from rnn_pipeline.evidence.significance import EVIDENCE_RULE, walk_forward_evidence
+from rnn_pipeline.evidence.plausibility import ADVICE, implausible
+from rnn_pipeline.evidence.significance import (
+    EVIDENCE_RULE,
+    walk_forward_evidence,
+    with_sentiment,
+)
+from rnn_pipeline.evidence.trials import new_trials, recipes, trials_of
 from rnn_pipeline.reporting import plots
+from rnn_pipeline.reporting.tables import evidence_table_markdown
 
 
 @dg.asset(
@@ -42,17 +54,70 @@ def walk_forward_forecasts(
     with store.batch() as batch:
         batch.replace("forecasts", rows, ticker=tickers)
     forecasts = store.rows("walk_forward_forecasts", ticker=tickers)
-    evidence = walk_forward_evidence(forecasts, store.rows("news_sentiment", ticker=tickers))
+    sentiment = store.rows("news_sentiment", ticker=tickers)
+    ledger = store.rows("trials", ticker=tickers)
+    added = new_trials(
+        ledger,
+        trials_of(
+            with_sentiment(forecasts, sentiment),
+            **recipes(SETTINGS.model, SETTINGS.folds),
+            tried_at=pd.Timestamp(datetime.now(UTC)),
+        ),
+    )
+    evidence = walk_forward_evidence(forecasts, sentiment, pd.concat([ledger, added]))
     with store.batch() as batch:
+        batch.append("trials", added.assign(run_id=context.run.run_id))
         batch.replace("evidence", evidence.assign(run_id=context.run.run_id), ticker=tickers)
     metrics = forecast_metrics(forecasts, by=("ticker", "model"))
-    show(context, metrics=table(metrics), hit_rates=plots.hit_rates(metrics))
+    trials = int(evidence["trials"].max()) if len(evidence) else 1
+    lucky = luck(
+        pd.concat([forecasts, baseline_forecasts(store.bars(tickers), forecasts)]),
+        trials,
+        SETTINGS.backtest.sessions_per_year,
+    )
+    show(
+        context,
+        metrics=table(metrics),
+        hit_rates=plots.hit_rates(metrics),
+        luck=table(lucky.frame),
+        evidence=dg.MarkdownMetadataValue(
+            evidence_table_markdown(evidence.groupby(["ticker", "model"]).tail(1))
+        ),
+    )
     return dg.MaterializeResult(
         metadata={
             **ranges(forecasts),
             "folds": int(forecasts["fold"].nunique()),
+            "trials": trials,
+            "probability_of_backtest_overfitting": lucky.overfitting,
             "evidence_rule": EVIDENCE_RULE,
         }
+    )
+
+
+@dg.asset_check(
+    asset=walk_forward_forecasts,
+    name="figures_plausible",
+    description="No figure is above what daily data has ever given: that would rather be a leak.",
+    pool=WAREHOUSE_POOL,
+)
+def figures_plausible(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """Information coefficients, hit rates and R² of each ticker and model, and of each model."""
+    store = warehouse.store
+    forecasts = store.rows("walk_forward_forecasts")
+    scored = with_sentiment(forecasts, store.rows("news_sentiment"))
+    found = implausible(
+        pd.concat([forecast_metrics(scored, by) for by in (("ticker", "model"), ("model",))])
+    )
+    return dg.AssetCheckResult(
+        passed=found.empty,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            "; ".join([*found["reason"].head(5), ADVICE])
+            if len(found)
+            else "every figure is one that daily data can give"
+        ),
+        metadata={"implausible": table(found)},
     )
 
 

@@ -1,6 +1,6 @@
 """The sentiment model, and the forecasters: one asset that differs by its network alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from rnn_pipeline.defs.resources import (
     MarketResource,
     WarehouseResource,
 )
-from rnn_pipeline.features.folds import open_sessions, walk_forward
+from rnn_pipeline.features.folds import Fold, open_sessions, walk_forward
 from rnn_pipeline.features.windows import ModelMatrix, fold_datasets, window_index
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.settings import NetworkSpec
@@ -25,9 +25,6 @@ from rnn_pipeline.settings import NetworkSpec
 if TYPE_CHECKING:
     from rnn_pipeline.features.windows import FoldData
     from rnn_pipeline.networks.walk_forward import Forecaster
-
-#: Networks between two lines of progress.
-_PROGRESS_EVERY = 20
 
 _CHECKPOINT_COLUMNS = [
     "ticker",
@@ -40,6 +37,7 @@ _CHECKPOINT_COLUMNS = [
     "written_at",
     "run_id",
 ]
+_NO_CHECKPOINT = pd.DataFrame(columns=_CHECKPOINT_COLUMNS)
 _NO_HISTORY = pd.DataFrame({"ticker": [], "model": [], "fold": [], "seed": [], "epoch": []})
 
 
@@ -72,7 +70,12 @@ def sentiment_model(
     confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
     figures = scores(confusion)
     context.log.info(f"sentiment model: accuracy {figures['accuracy']:.3f} on held-out templates")
-    show(context, confusion=plots.confusion(confusion, list(LABELS)))
+    losses = pd.DataFrame({name: getattr(model.history, name) for name in plots.LOSS_HUES})
+    show(
+        context,
+        confusion=plots.confusion(confusion, list(LABELS)),
+        loss_curves=plots.loss_curves(losses.rename_axis("epoch").reset_index()),
+    )
     return dg.MaterializeResult(metadata={**figures, "trained_now": trained_now})
 
 
@@ -118,9 +121,22 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
         market: MarketResource,
         compute: ComputeResource,
     ) -> dg.MaterializeResult:
-        from rnn_pipeline.networks.walk_forward import train_walk_forward
+        from rnn_pipeline.networks.walk_forward import Unfinished, by_recipe, train_walk_forward
 
         tickers = tickers_of(context)
+        unfinished = Unfinished(SETTINGS.checkpoint_dir / model / "unfinished")
+        written = [_NO_CHECKPOINT]
+        histories = [_NO_HISTORY]
+
+        def keep(complete: Sequence["Forecaster"]) -> None:
+            rows = [_save(forecaster, context.run.run_id) for forecaster in complete]
+            written.append(pd.DataFrame(rows, columns=_CHECKPOINT_COLUMNS))
+            histories.append(pd.concat([forecaster.history for forecaster in complete]))
+            own = [forecaster.ticker for forecaster in complete]
+            with warehouse.store.batch() as batch:
+                batch.replace("checkpoints", written[-1], ticker=own, model=model)
+                batch.replace("training_history", histories[-1], ticker=own, model=model)
+
         fitted, trained = train_walk_forward(
             model,
             COLUMNS,
@@ -128,30 +144,30 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
             network,
             SETTINGS.model.training,
             SETTINGS.model.seeds,
-            compute.resolve(),
-            known=load_forecasters(model, tickers),
-            deterministic=compute.deterministic,
-            precision=compute.precision,
-            on_trained=lambda done, of: _report_progress(context, model, done, of),
+            compute.fleet(),
+            by_recipe(load_forecasters(model, tickers).values()) | unfinished.load(),
+            warm_epochs=SETTINGS.model.warm_epochs,
+            log_dir=compute.log_dir,
+            on_trained=unfinished.add,
+            on_complete=keep,
+            tell=lambda line: context.log.info(f"{model}: {line}"),
         )
-        written = pd.DataFrame(
-            [_save(forecaster, context.run.run_id) for forecaster in fitted.values()],
-            columns=_CHECKPOINT_COLUMNS,
-        )
-        history = pd.concat([forecaster.history for forecaster in fitted.values()] or [_NO_HISTORY])
+        unfinished.forget(tickers)
+        left_out = sorted(set(tickers) - set(fitted))
         with warehouse.store.batch() as batch:
-            batch.replace("checkpoints", written, ticker=tickers, model=model)
-            batch.replace("training_history", history, ticker=tickers, model=model)
+            batch.replace("checkpoints", _NO_CHECKPOINT, ticker=left_out, model=model)
+            batch.replace("training_history", _NO_HISTORY, ticker=left_out, model=model)
+        checkpoints = pd.concat(written, ignore_index=True)
         show(
             context,
-            loss_curves=plots.loss_curves(history),
-            checkpoints=table(written, ["ticker", "networks", "checkpoint_hash"]),
+            loss_curves=plots.loss_curves(pd.concat(histories, ignore_index=True)),
+            checkpoints=table(checkpoints, ["ticker", "networks", "checkpoint_hash"]),
         )
         return dg.MaterializeResult(
             metadata={
-                "networks": int(written["networks"].sum()),
+                "networks": int(checkpoints["networks"].sum()),
                 "networks_trained": trained,
-                "tickers_left_out": dg.MetadataValue.json(sorted(set(tickers) - set(fitted))),
+                "tickers_left_out": dg.MetadataValue.json(left_out),
             }
         )
 
@@ -162,18 +178,29 @@ def read_fold_datasets(
     warehouse: WarehouseResource, market: MarketResource, tickers: list[str]
 ) -> Iterator["FoldData"]:
     """Each ticker's share of each fold, from the matrices that ``sequence_windows`` wrote."""
+    axis = session_axis(warehouse, market)
+    for matrix, index in read_windows(warehouse, axis, tickers, SETTINGS.model.lookback):
+        yield from fold_datasets(matrix, index, folds_of(axis))
+
+
+def folds_of(axis: pd.DatetimeIndex) -> tuple[Fold, ...]:
+    """The settings' folds on an axis of sessions."""
+    sessions = open_sessions(axis, SETTINGS.folds)
+    return walk_forward(sessions, SETTINGS.folds, SETTINGS.model.horizon)
+
+
+def read_windows(
+    warehouse: WarehouseResource, axis: pd.DatetimeIndex, tickers: list[str], lookback: int
+) -> Iterator[tuple[ModelMatrix, pd.DataFrame]]:
+    """The matrices that ``sequence_windows`` wrote, each with the windows of its tickers."""
     store = warehouse.store
     sets = store.rows("window_sets", "ticker, matrix", ticker=tickers)
-    axis = session_axis(warehouse, market)
-    folds = walk_forward(
-        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.horizon
-    )
     for name, group in sets.groupby("matrix"):
         matrix = ModelMatrix.open(SETTINGS.matrix_dir / name)
         wanted = group["ticker"].tolist()
         targets = store.rows("targets", ticker=wanted, horizon=SETTINGS.model.horizon)
-        index = window_index(matrix, targets, axis, SETTINGS.model.lookback)
-        yield from fold_datasets(matrix, index[index["ticker"].isin(wanted)], folds)
+        index = window_index(matrix, targets, axis, lookback)
+        yield matrix, index[index["ticker"].isin(wanted)]
 
 
 def load_forecasters(model: str, tickers: list[str]) -> dict[str, "Forecaster"]:
@@ -201,11 +228,6 @@ def _save(forecaster: "Forecaster", run_id: str) -> dict[str, object]:
         "written_at": datetime.now(UTC),
         "run_id": run_id,
     }
-
-
-def _report_progress(context: dg.AssetExecutionContext, model: str, done: int, of: int) -> None:
-    if done % _PROGRESS_EVERY == 0 or done == of:
-        context.log.info(f"{model}: {done} of {of} networks trained")
 
 
 forecasters = [forecaster(model, spec) for model, spec in SETTINGS.model.networks.items()]

@@ -50,6 +50,7 @@ def walk_forward_report(
         ),
         news_sentiment=store.rows("news_sentiment", **mine),
         forecasts=store.rows("walk_forward_forecasts", **mine),
+        trials=store.rows("trials", **mine),
         trading_signals=store.rows("trading_signals", **mine),
         decisions=store.rows("trading_decisions", **mine),
         statuses=store.rows("window_sets", "ticker, status", folds=0, **mine),

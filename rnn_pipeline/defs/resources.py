@@ -18,6 +18,8 @@ from rnn_pipeline.warehouse import PayloadStore, Warehouse
 if TYPE_CHECKING:
     import torch
 
+    from rnn_pipeline.networks.fleet import Compute
+
 #: One run at a time writes the warehouse, and one trains on the device.
 WAREHOUSE_POOL = "warehouse"
 COMPUTE_POOL = "compute"
@@ -73,6 +75,9 @@ class ComputeResource(dg.ConfigurableResource):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     deterministic: bool = True
+    backend: Literal["auto", "reference", "cpu", "processes", "gpu"] = "auto"
+    memory_gb: float | None = None
+    tensorboard: bool = False
 
     def resolve(self) -> torch.device:
         """The torch device.
@@ -83,6 +88,28 @@ class ComputeResource(dg.ConfigurableResource):
         from rnn_pipeline.networks.devices import resolve_device
 
         return resolve_device(self.device)
+
+    @property
+    def log_dir(self) -> Path | None:
+        """Where TensorBoard's event files go; None: nobody asked for them."""
+        return SETTINGS.tensorboard_dir if self.tensorboard else None
+
+    def fleet(self) -> Compute:
+        """How forecasters train.
+
+        Raises:
+            ValueError: see :meth:`resolve`.
+        """
+        from rnn_pipeline.networks.fleet import Compute
+
+        return Compute(
+            self.resolve(),
+            self.backend,
+            self.precision,
+            self.deterministic,
+            self.memory_gb,
+            SETTINGS.checkpoint_dir / "backends.json",
+        )
 
 
 MARKET = MarketResource(

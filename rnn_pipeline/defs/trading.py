@@ -193,7 +193,7 @@ def _forecast_new_sessions(
     Raises:
         dagster.Failure: nothing was ever trained for any of these tickers.
     """
-    from rnn_pipeline.networks.walk_forward import Forecaster, no_forecasts
+    from rnn_pipeline.networks.walk_forward import Forecaster, forecast_together, no_forecasts
 
     store = warehouse.store
     checkpoints = store.rows("checkpoints", ticker=span.tickers)
@@ -215,8 +215,8 @@ def _forecast_new_sessions(
         return no_forecasts(), features
     matrix = ModelMatrix.build(features, COLUMNS)
     axis = market.calendar.sessions(features["session"].min(), features["session"].max())
-    new = [
-        Forecaster.load_newest(checkpoint_path(row.model, row.ticker)).forecast_new(
+    return forecast_together(
+        Forecaster.load_newest(checkpoint_path(row.model, row.ticker)).asked_new(
             matrix,
             SETTINGS.model.lookback,
             axis,
@@ -224,5 +224,4 @@ def _forecast_new_sessions(
         )
         for row in behind.itertuples()
         if row.ticker in matrix.tickers
-    ]
-    return pd.concat(new) if new else no_forecasts(), features
+    ), features

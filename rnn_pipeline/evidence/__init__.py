@@ -3,8 +3,9 @@
 :func:`~rnn_pipeline.evidence.metrics.forecast_metrics` scores forecasts,
 :func:`~rnn_pipeline.evidence.baselines.baseline_forecasts` says what knowing nothing would have
 scored on the same rows, :func:`~rnn_pipeline.evidence.backtest.backtest` turns positions into an
-account that pays for its trades, and
+account that pays for its trades,
 :func:`~rnn_pipeline.evidence.significance.evidence_by_fold` grades what each fold may be believed,
-from the folds before it alone. Frames in, frames out; their columns are in
-:mod:`~rnn_pipeline.evidence.layouts`.
+from the folds before it alone and with all :mod:`~rnn_pipeline.evidence.trials` counted, and
+:func:`~rnn_pipeline.evidence.luck.luck` puts beside it what chance would have given. Frames in,
+frames out; their columns are in :mod:`~rnn_pipeline.evidence.layouts`.
 """

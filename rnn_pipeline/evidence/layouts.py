@@ -32,7 +32,10 @@ EVIDENCE_COLUMNS = (
     "hit_high",
     "r2_vs_zero",
     "forecast_std",
+    "seed_dispersion",
+    "sign_flip_rate",
     "trials",
+    "p_value",
     "grade",
     "known_at",
 )

@@ -8,11 +8,13 @@ distinct sessions divided by its horizon, however many rows it holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from rnn_pipeline.evidence.information import ic_t
 from rnn_pipeline.evidence.layouts import require
 
 FORECAST_KEYS = ("ticker", "session", "fold", "model", "horizon")
@@ -78,8 +80,8 @@ def group_statistics(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     signed = (forecast != 0) & (actual != 0)
     groups = rows.groupby(keys)
     middle = (groups["forecast"].transform("size") + 1) / 2
-    forecast_rank = groups["forecast"].rank() - middle
-    actual_rank = groups["actual"].rank() - middle
+    ranks = pd.DataFrame({name: groups[name].rank() - middle for name in ("forecast", "actual")})
+    ranks["product"] = ranks["forecast"] * ranks["actual"]
     sums = (
         pd.DataFrame(
             {
@@ -88,9 +90,9 @@ def group_statistics(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
                 "squared_actual": actual**2,
                 "signed": signed.astype(np.int64),
                 "hits": (signed & ((forecast > 0) == (actual > 0))).astype(np.int64),
-                "covariance": forecast_rank * actual_rank,
-                "forecast_variance": forecast_rank**2,
-                "actual_variance": actual_rank**2,
+                "covariance": ranks["product"],
+                "forecast_variance": ranks["forecast"] ** 2,
+                "actual_variance": ranks["actual"] ** 2,
             }
         )
         .groupby([rows[key] for key in keys])
@@ -117,9 +119,25 @@ def group_statistics(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
             "hit_low": hit_low,
             "hit_high": hit_high,
             "ic": ic,
-            "ic_t": ic * np.sqrt((n_effective - 2).where(n_effective > 2) / (1 - ic**2)),
+            "ic_t": _ic_t(ranks, groups, rows["session"]).where(variances > 0),
         }
     )
+
+
+def _ic_t(ranks: pd.DataFrame, groups: Any, sessions: pd.Series) -> pd.Series:
+    """t-statistic of each group's coefficient, from the sums of its sessions in order of time."""
+    shapes = groups["horizon"].agg(["size", "max"])
+    by_session = ranks.groupby([groups.ngroup(), sessions]).sum()
+    number = by_session.index.get_level_values(0)
+    bounds = np.searchsorted(number, np.arange(len(shapes) + 1))
+    forecast, actual, product = (
+        by_session[name].to_numpy() for name in ("forecast", "actual", "product")
+    )
+    values = []
+    for place, (size, horizon) in enumerate(shapes.to_numpy()):
+        own = slice(bounds[place], bounds[place + 1])
+        values.append(ic_t(forecast[own], actual[own], product[own], int(size), int(horizon)))
+    return pd.Series(values, index=shapes.index, dtype=np.float64)
 
 
 def forecast_metrics(forecasts: pd.DataFrame, by: Sequence[str] = ("model",)) -> pd.DataFrame:
@@ -141,8 +159,8 @@ def forecast_metrics(forecasts: pd.DataFrame, by: Sequence[str] = ("model",)) ->
           zero (out-of-sample R2 of Gu, Kelly and Xiu 2020)
         - n_signed, hit_rate, hit_low, hit_high: share of right signs with its 95 % Wilson interval,
           over rows where neither forecast nor actual is 0
-        - ic, ic_t: Spearman's rank correlation, and its t-statistic
-          ic * sqrt((n_effective - 2) / (1 - ic^2))
+        - ic, ic_t: Spearman's rank correlation, and its t-statistic under autocorrelation as a
+          normal deviate (see :mod:`~rnn_pipeline.evidence.information`)
 
         What a group cannot tell is NaN: a constant forecast has no ic, a zero forecast no hit rate.
 

@@ -107,6 +107,46 @@ def walk_forward(n_sessions: int, spec: FoldSpec, horizon: int) -> tuple[Fold, .
     return tuple(folds)
 
 
+def inner_folds(fold: Fold, splits: int, val_share: float, horizon: int) -> tuple[Fold, ...]:
+    """Cut a fold's training span into folds of its own, for choices made before it is tested.
+
+    The last ``splits`` blocks of the span validate, each after training on all of the span before
+    it, purged as ever. There is no test span: the empty range says that labels must have ended
+    before the fold's own validation begins, which its purge has seen to.
+
+    Args:
+        fold: Whose training span.
+        splits: How many.
+        val_share: Share of the span in one block.
+        horizon: Sessions from a forecast to the end of its label.
+
+    Raises:
+        ValueError: the first split is left without training sessions.
+
+    Examples:
+        >>> fold = Fold(0, train=range(0, 100), val=range(102, 110), test=range(112, 120))
+        >>> [(split.train, split.val) for split in inner_folds(fold, 2, 0.2, horizon=2)]
+        [(range(0, 58), range(60, 80)), (range(0, 78), range(80, 100))]
+    """
+    # Not scikit-learn's TimeSeriesSplit, which does the same: it would be needed for this alone.
+    size = round(val_share * len(fold.train))
+    first = fold.train.stop - splits * size
+    if size < 1 or first - horizon <= fold.train.start:
+        raise ValueError(
+            f"{len(fold.train)} training sessions of fold {fold.number} are too few for {splits}"
+            f" splits that validate {val_share:g} of them each: lower either, or raise train_size"
+        )
+    return tuple(
+        Fold(
+            number=number,
+            train=range(fold.train.start, start - horizon),
+            val=range(start, start + size),
+            test=range(fold.val.start, fold.val.start),
+        )
+        for number, start in enumerate(range(first, fold.train.stop, size))
+    )
+
+
 def open_sessions(sessions: pd.DatetimeIndex, spec: FoldSpec) -> int:
     """Count the sessions that folds may use: those before the holdout, or all without one.
 

@@ -439,24 +439,23 @@ def fold_status(
             role: np.bincount(place[chosen], minlength=len(matrix.tickers))
             for role, chosen in _roles(index, fold).items()
         }
-        tables.append(
-            pd.DataFrame(
-                {"ticker": pd.Series(matrix.tickers, dtype="str"), "fold": fold.number, **counts}
-            )
+        table = pd.DataFrame(
+            {"ticker": pd.Series(matrix.tickers, dtype="str"), "fold": fold.number, **counts}
         )
+        table["reason"] = [
+            _left_out(fold, row.train, row.val, row.test, min_train) for row in table.itertuples()
+        ]
+        tables.append(table)
     status = pd.concat(tables, ignore_index=True)
-    status["reason"] = [
-        _left_out(row.train, row.val, row.test, min_train) for row in status.itertuples()
-    ]
     return status.sort_values(["ticker", "fold"], ignore_index=True)
 
 
-def _left_out(train: int, val: int, test: int, min_train: int) -> str:
+def _left_out(fold: Fold, train: int, val: int, test: int, min_train: int) -> str:
     if train < min_train:
         return f"too little history: {train} training windows, {min_train} needed"
     if val == 0:
         return "no validation window"
-    return "" if test else "no test window"
+    return "no test window" if fold.test and test == 0 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -471,7 +470,8 @@ class FoldData:
         ticker: The ticker.
         fold: Number of the fold.
         lookback: Rows in one window.
-        inputs: (rows, n_features) float32, scaled; NaN where the matrix has NaN, in no window.
+        values: (rows, n_features) float32, a view of the matrix, so that the data of thousands of
+            networks takes no memory before it is scaled; NaN in no window.
         targets: (rows,) float32, scaled; NaN where not yet known and at rows without a role.
         input_scaler: Fitted on the rows that training windows cover.
         target_scaler: Fitted on the targets of the training windows; ``inverse`` turns a forecast
@@ -485,7 +485,7 @@ class FoldData:
     ticker: str
     fold: int
     lookback: int
-    inputs: NDArray[np.float32]
+    values: NDArray[np.float32]
     targets: NDArray[np.float32]
     input_scaler: Scaler
     target_scaler: Scaler
@@ -493,6 +493,11 @@ class FoldData:
     val_ends: NDArray[np.int64]
     test_ends: NDArray[np.int64]
     sessions: NDArray[np.datetime64]
+
+    @property
+    def inputs(self) -> NDArray[np.float32]:
+        """(rows, n_features) float32, the values scaled; computed anew each time."""
+        return self.input_scaler.transform(self.values)
 
     @cached_property
     def training_hash(self) -> str:
@@ -525,7 +530,7 @@ def fold_data(
     own = index.iloc[first:last]
     roles = _roles(own, fold)
     counts = {role: int(chosen.sum()) for role, chosen in roles.items()}
-    reason = _left_out(**counts, min_train=min_train)
+    reason = _left_out(fold, **counts, min_train=min_train)
     if reason:
         raise ValueError(f"{ticker}, fold {fold.number}: {reason}")
 
@@ -544,7 +549,7 @@ def fold_data(
         ticker=ticker,
         fold=fold.number,
         lookback=lookback,
-        inputs=input_scaler.transform(values),
+        values=values,
         targets=target_scaler.transform(targets),
         input_scaler=input_scaler,
         target_scaler=target_scaler,

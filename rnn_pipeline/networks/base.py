@@ -10,6 +10,7 @@ from types import MethodType
 from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from rnn_pipeline.networks.checkpoints import StoredNetwork, read_checkpoint, write_checkpoint
@@ -159,7 +160,14 @@ class Estimator(ABC):
             ValueError: one of them is out of range; the message names it.
         """
         asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}
-        return TrainingSpec.model_validate(self.training.model_dump() | asked)
+        try:
+            return TrainingSpec.model_validate(self.training.model_dump() | asked)
+        except ValidationError as error:
+            lines = [
+                ": ".join([*(f"{name} = {item['input']!r}" for name in item["loc"]), item["msg"]])
+                for item in error.errors()
+            ]
+            raise ValueError("; ".join(lines).replace("learning_rate", "lr")) from None
 
     def _learn(
         self,

@@ -1,38 +1,46 @@
 """Trained networks on disk: many in one safetensors file, described by JSON in its header.
 
 A file is written whole or not at all, holds nothing that could be executed, and hands out one
-network without reading the others.
+network without reading the others. Networks of one layout are stacked, a row each, so that the
+file of ten thousand has a handful of tensors.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnn_pipeline.networks.fleet import TrainedMember
-from rnn_pipeline.networks.training import History
+from rnn_pipeline.networks.training import FitState, History
 from rnn_pipeline.settings import NetworkSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT = 1
+FORMAT = 2
 # safetensors writes header entries in random order: a single entry keeps equal files equal. It is
 # JSON behind its own SHA-256, because nothing else would notice a changed digit in a scaler.
 HEADER = "rnn_pipeline"
 DIGEST = 64
+
+TRAINING = ("randomness", "devices", "recurrent", "training", "fleet", "kernels")
+"""The modules of this wing that decide what training yields."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class StoredNetwork:
     description: Mapping[str, Any]
     """All but the weights that is needed to rebuild it; JSON."""
     state: dict[str, Tensor]
+    series: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Finite numbers recorded while it learned, each series of its own length."""
 
 
 def save_members(
@@ -69,9 +79,13 @@ def save_members(
                 "spec": member.network_spec.model_dump(mode="json"),
                 "n_features": member.n_features,
                 "lookback": member.lookback,
-                "history": asdict(member.history),
             },
             member.state,
+            {
+                "train_loss": member.history.train_loss,
+                "val_loss": member.history.val_loss,
+                "best_epoch": [member.history.best_epoch],
+            },
         )
         for member in members
     ]
@@ -91,10 +105,62 @@ def load_members(path: Path, keys: Collection[str] | None = None) -> list[Traine
             network.description["n_features"],
             network.description["lookback"],
             network.state,
-            History(**network.description["history"]),
+            History(
+                list(network.series["train_loss"]),
+                list(network.series["val_loss"]),
+                int(network.series["best_epoch"][0]),
+            ),
         )
         for network in read_checkpoint(path, "forecaster", keys)
     ]
+
+
+@dataclass(frozen=True)
+class FitFile:
+    """A file in which ``fit`` keeps a training's state, to go on after a kill.
+
+    A state of another training is left aside with a warning, and the training begins anew: in a
+    pipeline the data has changed by the next day, and a state can serve its own training alone. A
+    damaged file is an error.
+    """
+
+    path: Path
+    recipe: str = ""
+    """What ``fit`` cannot see of how the network learns, such as a parameter of the loss."""
+    every: int = 1
+    """Epochs from one writing to the next."""
+
+    def save(self, state: FitState) -> None:
+        """Replace the file in one step."""
+        description = {"recipe": self._recipe(state.recipe), "history": asdict(state.history)}
+        write_checkpoint(
+            self.path, [StoredNetwork("fit", "training state", description, state.tensors)], {}
+        )
+
+    def load(self, recipe: str) -> FitState | None:
+        """Read the state back, where there is one of this training.
+
+        Raises:
+            ValueError: the file is damaged, or holds something else.
+        """
+        if not self.path.exists():
+            return None
+        (stored,) = read_checkpoint(self.path, "training state")
+        if stored.description["recipe"] != self._recipe(recipe):
+            _log.warning(
+                "%s is the state of a training with other data, settings or code: it is not used,"
+                " and this training begins at its first epoch",
+                self.path,
+            )
+            return None
+        return FitState(recipe, History(**stored.description["history"]), stored.state)
+
+    def remove(self) -> None:
+        """Delete the file, once what was trained is kept elsewhere."""
+        self.path.unlink(missing_ok=True)
+
+    def _recipe(self, seen: str) -> str:
+        return _sha256(f"{seen} {self.recipe} {code_version()}")
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
@@ -121,11 +187,18 @@ def checkpoint_hash(path: Path) -> str:
 
 
 @cache
-def code_version() -> str:
-    """Short hash of this wing's source: what was trained by other code may be other networks."""
+def code_version(*more: str) -> str:
+    """Short hash of the source that decides what training yields.
+
+    Args:
+        more: modules of this wing that decide it beside :data:`TRAINING`.
+    """
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
+    for module in (*TRAINING, *more):
+        place = Path(__file__).with_name(module)
+        sources = sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+        for source in sources:
+            digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -151,30 +224,27 @@ def write_checkpoint(
     if len(set(keys)) < len(keys):
         twice = sorted({key for key in keys if keys.count(key) > 1})
         raise ValueError(f"keys {twice} stand twice among the networks for {path}")
-    header = {
-        "format": FORMAT,
-        "networks": [
-            {
-                "key": network.key,
-                "kind": network.kind,
-                "description": network.description,
-                "weights": weights_hash(network.state),
-                "tensors": sorted(network.state),
-            }
-            for network in networks
-        ],
-        "metadata": metadata,
-    }
+    groups: dict[str, list[StoredNetwork]] = {}
+    places = []
     try:
+        for network in networks:
+            layout = _layout(network)
+            group = groups.setdefault(layout, [])
+            places.append([network.key, list(groups).index(layout), len(group)])
+            group.append(network)
+        header = {
+            "format": FORMAT,
+            "networks": places,
+            "groups": [json.loads(layout) for layout in groups],
+            "metadata": metadata,
+        }
         text = json.dumps(header, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the metadata for {path} cannot be written as JSON: {error}") from None
     text = _sha256(text) + text
-    tensors = {
-        f"{network.key}/{name}": value.contiguous()
-        for network in networks
-        for name, value in network.state.items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for number, group in enumerate(groups.values()):
+        tensors |= _stacked(str(number), group)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -195,21 +265,81 @@ def read_checkpoint(
         ValueError: the file is missing, damaged or of another format or kind, or lacks a key.
     """
     with _opened(path) as file:
-        stored = {entry["key"]: entry for entry in _header(path, file)["networks"]}
+        header = _header(path, file)
+        stored = {key: (group, row) for key, group, row in header["networks"]}
         wanted = list(stored) if keys is None else list(keys)
         if absent := [key for key in wanted if key not in stored]:
             raise ValueError(f"checkpoint {path} holds {sorted(stored)}, but not {absent}")
+        # Tensors lie in a map of the file: of one with many rows, only those taken are read.
+        stacks: dict[int, dict[str, Tensor]] = {}
         networks = []
-        for entry in (stored[key] for key in wanted):
-            key = entry["key"]
-            if entry["kind"] != kind:
-                raise ValueError(f"{key!r} in {path} is a {entry['kind']}, not a {kind}")
-            # Copied, or the weights would lie in a map of the file and change with it.
-            state = {name: file.get_tensor(f"{key}/{name}").clone() for name in entry["tensors"]}
-            if weights_hash(state) != entry["weights"]:
+        for key in wanted:
+            number, row = stored[key]
+            layout = header["groups"][number]
+            if layout["kind"] != kind:
+                raise ValueError(f"{key!r} in {path} is a {layout['kind']}, not a {kind}")
+            if number not in stacks:
+                names = [*layout["tensors"], *(SERIES + name for name in layout["series"]), DIGESTS]
+                stacks[number] = {name: file.get_tensor(f"{number}/{name}") for name in names}
+            stack = stacks[number]
+            series = {}
+            for name in layout["series"]:
+                values = stack[SERIES + name][row]
+                series[name] = values[~values.isnan()].tolist()
+            # Copied, or the weights would lie in the map and change with the file.
+            state = {name: stack[name][row].clone() for name in layout["tensors"]}
+            network = StoredNetwork(key, kind, layout["description"], state, series)
+            if _digest(network) != bytes(stack[DIGESTS][row].tolist()):
                 raise _damaged(path, f"the weights of {key!r} do not match their hash")
-            networks.append(StoredNetwork(key, kind, entry["description"], state))
+            networks.append(network)
         return networks
+
+
+# Beside the weights' names, which are attribute paths and so hold neither character.
+SERIES = "series/"
+DIGESTS = "sha256"
+
+
+def _layout(network: StoredNetwork) -> str:
+    """What networks must share to lie in one stack, as JSON."""
+    return json.dumps(
+        {
+            "kind": network.kind,
+            "description": network.description,
+            "tensors": {
+                name: [str(value.dtype), *value.shape]
+                for name, value in sorted(network.state.items())
+            },
+            "series": sorted(network.series),
+        },
+        sort_keys=True,
+        allow_nan=False,
+    )
+
+
+def _stacked(number: str, group: Sequence[StoredNetwork]) -> dict[str, Tensor]:
+    """The tensors of a group, one network per row; shorter series end in NaN."""
+    tensors = {
+        f"{number}/{name}": torch.stack([network.state[name] for network in group])
+        for name in group[0].state
+    }
+    for name in group[0].series:
+        rows = [torch.tensor(network.series[name], dtype=torch.float64) for network in group]
+        tensors[f"{number}/{SERIES}{name}"] = nn.utils.rnn.pad_sequence(
+            rows, batch_first=True, padding_value=torch.nan
+        )
+    digests = b"".join(map(_digest, group))
+    tensors[f"{number}/{DIGESTS}"] = torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(
+        len(group), -1
+    )
+    return tensors
+
+
+def _digest(network: StoredNetwork) -> bytes:
+    """SHA-256 of a network's key, weights and series."""
+    series = {name: list(map(float, values)) for name, values in network.series.items()}
+    text = json.dumps([network.key, weights_hash(network.state), series], sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()
 
 
 @contextmanager
@@ -234,7 +364,7 @@ def _header(path: Path, file: safe_open) -> dict[str, Any]:
     if header["format"] != FORMAT:
         raise ValueError(
             f"checkpoint {path} has format {header['format']}, this version reads {FORMAT};"
-            " train again, or use the version that wrote it"
+            " delete it to train again, or use the version that wrote it"
         )
     return header
 

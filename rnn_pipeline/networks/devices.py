@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-Precision = Literal["float32", "tf32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float64"]
 
 
 def resolve_device(name: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
@@ -44,8 +44,8 @@ def numerics(
     whoever wants more cores computes several networks at once. ``precision`` is a matter of GPUs.
 
     On a GPU: ``precision`` "float32" is true float32 (torch's own default lets cuDNN's recurrent
-    kernels round to TF32); the other two allow TF32. ``deterministic`` picks kernels that repeat
-    bit for bit and may be slower.
+    kernels round to TF32); "tf32" and "bfloat16" allow TF32. ``deterministic`` picks kernels that
+    repeat bit for bit and may be slower.
     """
     if device.type == "cpu":
         threads = torch.get_num_threads()
@@ -59,11 +59,12 @@ def numerics(
     if deterministic:
         # cuBLAS reads this when the process first uses it; torch refuses to go on without it.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    exact = precision in ("float32", "float64")
     matmul: Any = torch.backends.cuda.matmul
     rnn: Any = torch.backends.cudnn.rnn  # annotated: torch's stubs do not know the attribute yet
     before = (matmul.fp32_precision, rnn.fp32_precision)
     was_deterministic = torch.are_deterministic_algorithms_enabled()
-    matmul.fp32_precision = rnn.fp32_precision = "ieee" if precision == "float32" else "tf32"
+    matmul.fp32_precision = rnn.fp32_precision = "ieee" if exact else "tf32"
     torch.use_deterministic_algorithms(deterministic)
     try:
         yield

@@ -1,26 +1,59 @@
 """Many forecasters trained together, each as if it were alone.
 
 A *member* is one small network with its data and its seed. Everything that trains forecasters goes
-through :func:`train_members`; what becomes of a member depends on nothing else in the fleet.
+through :func:`train_members`; what becomes of a member depends on nothing else in the fleet, nor on
+how the fleet is cut into chunks. :mod:`~rnn_pipeline.networks.backends` decides who does the work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rnn_pipeline.networks.devices import Precision, numerics
-from rnn_pipeline.networks.recurrent import RecurrentForecaster, initialise
-from rnn_pipeline.networks.training import History, fit
+from rnn_pipeline.networks.backends import Backend, architecture, choose, load, member_bytes
+from rnn_pipeline.networks.devices import Precision
 
 if TYPE_CHECKING:
+    from rnn_pipeline.networks.training import History
     from rnn_pipeline.settings import NetworkSpec, TrainingSpec
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a fleet trains."""
+
+    device: torch.device
+    """See :func:`~rnn_pipeline.networks.devices.resolve_device`."""
+    backend: Backend = "auto"
+    """See :mod:`~rnn_pipeline.networks.backends`. Backends agree with each other to rounding, and
+    bit for bit with themselves alone."""
+    precision: Precision = "float32"
+    """See :func:`~rnn_pipeline.networks.devices.numerics`; "float64" is for the reference alone."""
+    deterministic: bool = True
+    """Repeat bit for bit on a GPU, too; on a CPU it is always so."""
+    memory_gb: float | None = None
+    """What the members of a chunk may take, in the machine's memory and in the GPU's: their data
+    and results, and on a GPU the workspace of those that train side by side. If not given,
+    :data:`CHUNK_GB` of the machine's memory and most of what is free of the GPU's."""
+    choices: Path | None = None
+    """File that remembers which backend was measured to be fastest on this machine."""
+
+
+CHUNK_GB = 4.0
+"""Memory of the data and results of one chunk unless told otherwise."""
+
+HAND_OVER_S = 20.0
+"""Seconds of work at most that wait to be handed to the caller within a chunk."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +61,7 @@ class Member:
     """One forecaster to be trained: its network, its data and its seed.
 
     Row ``i`` of ``inputs`` is a session; a window that ends at row ``e`` is
-    ``inputs[e - lookback + 1 : e + 1]`` and its target is ``targets[e]``.
+    ``inputs[e - lookback + 1 : e + 1]`` and its targets are ``targets[e]``.
     """
 
     key: str
@@ -37,22 +70,40 @@ class Member:
     inputs: np.ndarray
     """(rows, n_features) float32, scaled."""
     targets: np.ndarray
-    """(rows,) float32, scaled; only the rows where a window ends need a value."""
+    """(rows,) or (rows, n_horizons) float32, scaled; only the rows where a window ends need
+    values."""
     train_ends: np.ndarray
     """Rows where training windows end, inclusive."""
     val_ends: np.ndarray
     """Rows where validation windows end, inclusive."""
     lookback: int
     seed: int
+    initial: Mapping[str, Tensor] | None = None
+    """Weights to start from, as :attr:`TrainedMember.state`; drawn from the seed if not given."""
 
     def __post_init__(self) -> None:
-        if self.inputs.ndim != 2 or self.targets.shape != self.inputs.shape[:1]:
+        if (
+            self.inputs.ndim != 2
+            or self.targets.ndim not in (1, 2)
+            or len(self.targets) != len(self.inputs)
+        ):
             raise ValueError(
                 f"member {self.key!r}: inputs {self.inputs.shape} and targets"
-                f" {self.targets.shape} must be (rows, n_features) and (rows,)"
+                f" {self.targets.shape} must be (rows, n_features) and (rows,) or"
+                " (rows, n_horizons)"
             )
         for role, ends in (("training", self.train_ends), ("validation", self.val_ends)):
             check_ends(f"{role} of member {self.key!r}", ends, self.lookback, len(self.inputs))
+
+    @property
+    def n_horizons(self) -> int:
+        """Horizons forecast at once."""
+        return 1 if self.targets.ndim == 1 else self.targets.shape[1]
+
+    @property
+    def n_outputs(self) -> int:
+        """Columns of the head: a point and its quantiles for every horizon."""
+        return self.n_horizons * (1 + len(self.network.quantiles))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +117,62 @@ class TrainedMember:
     state: dict[str, Tensor]
     """The best epoch's weights, on the CPU."""
     history: History
+
+    @property
+    def n_outputs(self) -> int:
+        """Columns of the head."""
+        return len(self.state["head.bias"])
+
+
+class Progress:
+    """Tells how far a fleet is and about how long the rest takes.
+
+    Args:
+        of: how many networks there are to train.
+        tell: takes a line.
+        every_s: seconds from one line to the next.
+        clock: seconds; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        of: int,
+        tell: Callable[[str], None],
+        every_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.of = of
+        self.tell = tell
+        self.done = 0
+        self._every_s = every_s
+        self._clock = clock
+        self._begun: float | None = None
+        self._told = 0.0
+
+    def begin(self) -> None:
+        """Start the clock: what was spent on choosing a backend says nothing of the rest."""
+        if self._begun is None:
+            self._begun = self._told = self._clock()
+
+    def add(self, networks: int) -> None:
+        """Count networks that are trained."""
+        self.begin()
+        self.done += networks
+        now = self._clock()
+        spent = now - (self._begun or now)
+        if self.done >= self.of:
+            self.tell(f"{self.done:,} networks trained in {_duration(spent)}")
+        elif now - self._told >= self._every_s:
+            self._told = now
+            left = _duration(spent / self.done * (self.of - self.done))
+            self.tell(f"{self.done:,} of {self.of:,} networks trained, about {left} left")
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a reader takes them in: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def check_ends(what: str, ends: np.ndarray, lookback: int, n_rows: int) -> None:
@@ -97,80 +204,113 @@ def windows_of(inputs: Tensor, lookback: int) -> Tensor:
 
 def train_members(
     members: Iterable[Member],
-    device: torch.device,
-    deterministic: bool = True,
-    on_trained: Callable[[int, TrainedMember], None] | None = None,
-    precision: Precision = "float32",
+    compute: Compute,
+    *,
+    on_trained: Callable[[Mapping[int, TrainedMember]], None] = lambda _trained: None,
+    progress: Progress | None = None,
 ) -> list[TrainedMember]:
     """Train forecasters; what becomes of one depends on nothing else in the list.
 
-    On a CPU as many are trained at once as torch may use threads (``torch.get_num_threads()``),
-    each on one thread: a second thread hardly helps so small a network, and torch releases
-    Python's lock while it computes.
+    Members are taken from the iterable as memory allows, a chunk at a time, grouped by
+    architecture, and trained by one backend per architecture. On a CPU as many are trained at once
+    as torch may use threads (``torch.get_num_threads()``), each on one thread.
 
     Args:
-        members: what to train.
-        device: where; see :func:`~rnn_pipeline.networks.devices.resolve_device`.
-        deterministic: repeat bit for bit on a GPU, too; on a CPU it is always so.
-        on_trained: called in this thread with a member's place in the list as soon as it is
-            trained, in whatever order that happens.
-        precision: see :func:`~rnn_pipeline.networks.devices.numerics`.
+        members: what to train; an iterator need not hold their data before it is asked for it.
+        compute: where and how.
+        on_trained: called in this thread with the members trained since the last call, by their
+            places in the list: after every chunk, before an error leaves, and every
+            ``HAND_OVER_S`` seconds or so where a backend trains members one after another.
+        progress: told how far it is.
 
     Returns:
         The trained members, in the order of ``members``.
 
     Raises:
-        ValueError: a member's training failed; the message names its key.
+        ValueError: a member's training failed; the message names its key. Or a backend was asked
+            for that cannot run here; the message says why.
     """
     trained: dict[int, TrainedMember] = {}
-    workers = torch.get_num_threads() if device.type == "cpu" else 1
-    # A new thread starts with OpenMP's own number of threads, whatever torch was told elsewhere.
-    with (
-        numerics(device, precision, deterministic),
-        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
-        try:
-            places = {
-                pool.submit(_train, member, device, precision): place
-                for place, member in enumerate(members)
-            }
-            for future in as_completed(places):
-                place = places[future]
-                trained[place] = future.result()
-                if on_trained is not None:
-                    on_trained(place, trained[place])
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return [trained[place] for place in sorted(trained)]
+    for chunk in _chunks(members, compute):
+        _train_chunk(chunk, compute, trained, on_trained, progress)
+        chunk.clear()  # or its data would still be there while the next chunk's is made
+    return [trained[place] for place in range(len(trained))]
 
 
-def _train(member: Member, device: torch.device, precision: Precision) -> TrainedMember:
-    """Train one member on the calling thread."""
-    n_features = member.inputs.shape[1]
-    network = RecurrentForecaster(member.network, n_features)
-    initialise(network, torch.Generator().manual_seed(member.seed))
-    network.to(device)
+def _train_chunk(
+    chunk: Sequence[Member],
+    compute: Compute,
+    trained: dict[int, TrainedMember],
+    on_trained: Callable[[Mapping[int, TrainedMember]], None],
+    progress: Progress | None,
+) -> None:
+    """Train what follows on the members that are trained already, a group at a time."""
+    groups: dict[object, list[int]] = {}
+    for number, member in enumerate(chunk):
+        groups.setdefault(architecture(member), []).append(number)
+    first, workers = len(trained), torch.get_num_threads()
+    for numbers in groups.values():
+        group = [chunk[number] for number in numbers]
+        name = choose(group, compute, workers, progress.tell if progress else _log.info)
+        train = load(name, compute, workers)
+        if progress is not None:
+            progress.begin()
+        places = [first + number for number in numbers]
+        with _HandOver(places, trained, on_trained, progress) as hand_over:
+            train(group, on_trained=hand_over.take)
 
-    # torch.tensor copies: inputs may be a read-only memory map, and on a GPU they lie there once.
-    inputs = torch.tensor(member.inputs, dtype=torch.float32, device=device)
-    targets = torch.tensor(member.targets, dtype=torch.float32, device=device)
-    windows = windows_of(inputs, member.lookback)
 
-    def batch(ends: Tensor) -> tuple[Tensor, Tensor]:
-        return windows.index_select(0, ends - (member.lookback - 1)), targets[ends, None]
+class _HandOver:
+    """Collects what a backend reports of one group and passes it on in batches."""
 
-    try:
-        history = fit(
-            network,
-            nn.functional.mse_loss,
-            batch,
-            torch.tensor(member.train_ends, dtype=torch.int64),
-            torch.tensor(member.val_ends, dtype=torch.int64),
-            member.training,
-            member.seed,
-            precision,
-        )
-    except ValueError as error:
-        raise ValueError(f"member {member.key!r}: {error}") from None
-    state = {name: value.cpu() for name, value in network.state_dict().items()}
-    return TrainedMember(member.key, member.network, n_features, member.lookback, state, history)
+    def __init__(
+        self,
+        places: list[int],
+        trained: dict[int, TrainedMember],
+        on_trained: Callable[[Mapping[int, TrainedMember]], None],
+        progress: Progress | None,
+    ) -> None:
+        self.places = places
+        self.trained = trained
+        self.on_trained = on_trained
+        self.progress = progress
+        self.waiting: dict[int, TrainedMember] = {}
+        self.passed_at = time.monotonic()
+
+    def take(self, number: int, member: TrainedMember) -> None:
+        """Collect a member; what has waited long goes on."""
+        self.waiting[self.places[number]] = member
+        if time.monotonic() - self.passed_at >= HAND_OVER_S:
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        """Hand over what is there."""
+        ready, self.waiting = self.waiting, {}
+        self.trained |= ready
+        if ready:
+            self.on_trained(ready)
+            if self.progress is not None:
+                self.progress.add(len(ready))
+        self.passed_at = time.monotonic()
+
+    def __enter__(self) -> _HandOver:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.pass_on()
+
+
+def _chunks(members: Iterable[Member], compute: Compute) -> Iterator[list[Member]]:
+    """Cut a stream of members where the next one would no longer fit the budget."""
+    budget = (compute.memory_gb or CHUNK_GB) * 2**30
+    chunk: list[Member] = []
+    taken = 0
+    for member in members:
+        size = member_bytes(member)
+        if chunk and taken + size > budget:
+            yield chunk
+            chunk, taken = [], 0
+        chunk.append(member)
+        taken += size
+    if chunk:
+        yield chunk

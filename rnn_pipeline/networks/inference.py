@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from rnn_pipeline.networks.devices import numerics
 from rnn_pipeline.networks.fleet import TrainedMember, check_ends, windows_of
-from rnn_pipeline.networks.recurrent import RecurrentForecaster
+from rnn_pipeline.networks.kernels import cpu
+from rnn_pipeline.networks.recurrent import RecurrentForecaster, rearranged
 
 
 def infer(forward: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
@@ -35,43 +36,68 @@ def infer(forward: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         return torch.cat([forward(row) for row in rows.split(1)])
 
 
-def predict_member(trained: TrainedMember, inputs: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Forecast with one trained member, on the CPU wherever it was trained.
+def predict_members(
+    members: Sequence[TrainedMember], inputs: Sequence[np.ndarray], ends: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Forecast with many trained members in one call, on the CPU wherever they were trained.
+
+    The bits of a forecast depend on its member and its window and on nothing else in the call.
 
     Args:
-        trained: the member.
-        inputs: (rows, n_features) float32, scaled as its training inputs were.
+        members: one per entry of ``inputs`` and ``ends``; a member may stand there repeatedly.
+        inputs: (rows, n_features) float32, scaled as the member's training inputs were.
         ends: (n,) rows where the windows end, inclusive.
 
     Returns:
-        (n,) float32, scaled as its training targets were.
+        For each (n, n_outputs) float32, scaled as its training targets were: a point forecast for
+        each horizon, and behind it its quantiles, sorted.
 
     Raises:
         ValueError: wrong number of features, or a window that reaches outside the rows or holds a
             value that is not finite.
     """
-    if inputs.ndim != 2 or inputs.shape[1] != trained.n_features:
-        raise ValueError(
-            f"member {trained.key!r} was trained on {trained.n_features} features, but inputs have"
-            f" shape {inputs.shape}"
-        )
+    for member, rows, own in zip(members, inputs, ends, strict=True):
+        if rows.ndim != 2 or rows.shape[1] != member.n_features:
+            raise ValueError(
+                f"member {member.key!r} was trained on {member.n_features} features, but inputs"
+                f" have shape {rows.shape}"
+            )
+        if len(own):
+            check_ends(f"member {member.key!r}", own, member.lookback, len(rows))
+    if cpu.available() is None:
+        outputs = cpu.predict(members, inputs, ends)
+    else:
+        outputs = list(map(_one_by_one, members, inputs, ends))
+    for member, own, made in zip(members, ends, outputs, strict=True):
+        finite = np.isfinite(made).all(axis=1)
+        if not finite.all():
+            end = own[int(np.argmin(finite))]
+            raise ValueError(
+                f"member {member.key!r}: the forecast at row {end} is not finite; a value in rows"
+                f" {end - member.lookback + 1} to {end} of the inputs is NaN or infinite"
+            )
+    return [
+        rearranged(torch.from_numpy(made), member.network_spec.quantiles).numpy()
+        for member, made in zip(members, outputs, strict=True)
+    ]
+
+
+def _one_by_one(member: TrainedMember, inputs: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """One member's forecasts (n, n_outputs) by torch, a window per call."""
     if len(ends) == 0:
-        return np.empty(0, np.float32)
-    check_ends(f"member {trained.key!r}", ends, trained.lookback, len(inputs))
-    network = RecurrentForecaster(trained.network_spec, trained.n_features)
-    network.load_state_dict(trained.state)
+        return np.empty((0, member.n_outputs), np.float32)
+    network = RecurrentForecaster(member.network_spec, member.n_features, member.n_outputs)
+    network.load_state_dict(member.state)
     network.eval()
-    windows = windows_of(torch.tensor(inputs, dtype=torch.float32), trained.lookback)
-    starts = torch.tensor(ends, dtype=torch.int64) - (trained.lookback - 1)
+    windows = windows_of(torch.tensor(inputs, dtype=torch.float32), member.lookback)
+    starts = torch.tensor(ends, dtype=torch.int64) - (member.lookback - 1)
+    return infer(lambda start: network(windows.index_select(0, start)), starts).numpy()
 
-    def forward(starts: Tensor) -> Tensor:
-        return network(windows.index_select(0, starts))
 
-    forecasts = infer(forward, starts)[:, 0].numpy()
-    if not np.isfinite(forecasts).all():
-        end = ends[int(np.argmin(np.isfinite(forecasts)))]
-        raise ValueError(
-            f"member {trained.key!r}: the forecast at row {end} is not finite; a value in rows"
-            f" {end - trained.lookback + 1} to {end} of the inputs is NaN or infinite"
-        )
-    return forecasts
+def predict_member(trained: TrainedMember, inputs: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The point forecasts of the first horizon of one member: see :func:`predict_members`.
+
+    Returns:
+        (n,) float32.
+    """
+    return predict_members([trained], [inputs], [ends])[0][:, 0]

@@ -23,6 +23,7 @@ MASK_32 = 0xFFFFFFFF
 MASK_64 = 0xFFFFFFFFFFFFFFFF
 
 Integers = TypeVar("Integers", np.ndarray, Tensor)
+Words = TypeVar("Words", int, np.ndarray)
 
 
 class Purpose(IntEnum):
@@ -34,22 +35,23 @@ class Purpose(IntEnum):
     NOISE_ANGLE = 4
 
 
-def stream_key(seed: int, purpose: Purpose, step: int, site: int = 0) -> int:
+def stream_key(seed: Words, purpose: Purpose, step: Words, site: int = 0) -> Words:
     """The key of a stream, from 0 to 2**32 - 1.
 
     Args:
-        seed: the member's.
+        seed: the member's; or those of many members, an array of uint64.
         purpose: what the numbers are for.
-        step: the optimizer's step, or the epoch, counted from 0.
+        step: the optimizer's step, or the epoch, counted from 0; where ``seed`` is an array, a
+            uint64 array that broadcasts with it.
         site: where in the network: for dropout the number of recurrent layers below it.
     """
-    key = 0
-    for word in (seed, purpose, step, site):
+    key = _splitmix64(seed & MASK_64)
+    for word in (purpose, step, site):
         key = _splitmix64(key ^ (word & MASK_64))
     return key >> 32
 
 
-def _splitmix64(state: int) -> int:
+def _splitmix64(state: Words) -> Words:
     """One output of SplitMix64."""
     z = (state + GOLDEN_64) & MASK_64
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
@@ -57,15 +59,16 @@ def _splitmix64(state: int) -> int:
     return z ^ (z >> 31)
 
 
-def bits(key: int, index: Integers) -> Integers:
+def bits(key: int | Integers, index: Integers) -> Integers:
     """Elements of a stream, each uniform over 0 to 2**32 - 1.
 
     Args:
-        key: from :func:`stream_key`.
+        key: from :func:`stream_key`; or those of many streams, int64, that broadcast with
+            ``index``.
         index: int64 element numbers from 0 to 2**31 - 1, of any shape; NumPy or torch.
 
     Returns:
-        int64 of the same shape.
+        int64 of the shape of ``index``, or of both broadcast.
     """
     # int64 throughout: torch has no unsigned multiplication. Below 2**32 squared only the lowest
     # 32 bits of a product are wanted, and those wrap-around leaves as they are.
@@ -91,11 +94,17 @@ def normal(seed: int, step: int, index: Tensor) -> Tensor:
     Returns:
         float32 of the same shape, on the same device.
     """
-    radius = bits(stream_key(seed, Purpose.NOISE_RADIUS, step), index)
-    angle = bits(stream_key(seed, Purpose.NOISE_ANGLE, step), index)
+    radius, angle = (
+        stream_key(seed, purpose, step) for purpose in (Purpose.NOISE_RADIUS, Purpose.NOISE_ANGLE)
+    )
+    return normal_of(radius, angle, index)
+
+
+def normal_of(radius_key: int | Tensor, angle_key: int | Tensor, index: Tensor) -> Tensor:
+    """What :func:`normal` draws, from the keys of its two streams; see :func:`bits`."""
     # The half keeps the logarithm's argument away from 0.
-    uniform = (radius.double() + 0.5) / 2**32
-    turn = angle.double() * (2 * math.pi / 2**32)
+    uniform = (bits(radius_key, index).double() + 0.5) / 2**32
+    turn = bits(angle_key, index).double() * (2 * math.pi / 2**32)
     return ((-2 * uniform.log()).sqrt() * turn.cos()).float()
 
 

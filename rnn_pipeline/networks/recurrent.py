@@ -43,6 +43,10 @@ class SeededDropout(nn.Module):
         self.site = site
         self.key: int | None = None
 
+    def extra_repr(self) -> str:
+        """What tells this layer from others, in the network's ``repr``."""
+        return f"p={self.p}, site={self.site}"
+
     def forward(self, x: Tensor) -> Tensor:
         """Zero each element with probability ``p`` and scale the others by ``1 / (1 - p)``."""
         if not self.training or self.p == 0.0:

@@ -19,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rnn_pipeline.features import lexicon, text
+from rnn_pipeline.features import lexicon, text, vectors
 from rnn_pipeline.features.sentiment import daily_sentiment
 from rnn_pipeline.features.text import Vocabulary
-from rnn_pipeline.networks import ngrams, reading, sentiment_training
 from rnn_pipeline.networks.base import Estimator, Options
 from rnn_pipeline.networks.checkpoints import code_version, load_metadata
 from rnn_pipeline.networks.devices import Precision
@@ -178,14 +177,14 @@ class SentimentClassifier(Estimator):
         trained_on = sorted({row for rows in held_out for row in corpus.all_but(rows)})
         source = spec.vectors if pretrained_embeddings is None else pretrained_embeddings
         vocabulary = self._vocabulary(corpus.part(trained_on).texts, spec, source)
-        vectors = None if source is None else StartingVectors.of(source, vocabulary, self.seed)
-        if vectors is not None:
-            spec = spec.model_copy(update={"embed_dim": vectors.rows.shape[1]})
+        start = None if source is None else StartingVectors.of(source, vocabulary, self.seed)
+        if start is not None:
+            spec = spec.model_copy(update={"embed_dim": start.rows.shape[1]})
 
         model = SentimentModel(len(vocabulary), len(corpus.classes), spec)
         read = Headlines(corpus.texts, vocabulary, spec.max_len, spec.spellings, self.device)
         trainer = MemberTrainer(
-            corpus, read, vocabulary, vectors, spec, training, self.device, self.precision
+            corpus, read, vocabulary, start, spec, training, self.device, self.precision
         )
         with self._shown(training.epochs * spec.members) as on_epoch:
             learned = [
@@ -197,7 +196,7 @@ class SentimentClassifier(Estimator):
 
         self.spec, self.vocabulary, self.classes = spec, vocabulary, corpus.classes
         self.max_len = spec.max_len
-        self.coverage = 0.0 if vectors is None else vectors.coverage
+        self.coverage = 0.0 if start is None else start.coverage
         self.model = model.to(self.device).eval()
         # With early stopping the networks differ in their number of epochs: the least is shown.
         epochs_run = min(len(history["train_loss"]) for history, _ in learned)
@@ -429,7 +428,8 @@ def load_sentiment(path: Path) -> SentimentClassifier:
 
 def _code() -> str:
     """Hash of the source that decides what the training yields."""
-    digest = hashlib.sha256(code_version().encode())
-    for module in (lexicon, text, ngrams, reading, sentiment_training):
+    version = code_version("ngrams", "reading", "sentiment", "sentiment_training")
+    digest = hashlib.sha256(version.encode())
+    for module in (lexicon, text, vectors):
         digest.update(Path(module.__file__ or "").read_bytes())
     return digest.hexdigest()[:16]

@@ -8,9 +8,11 @@ span and trains nothing, a new fold trains alone.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +27,18 @@ from rnn_pipeline.networks.checkpoints import (
     save_members,
     weights_hash,
 )
-from rnn_pipeline.networks.devices import Precision
-from rnn_pipeline.networks.fleet import Member, TrainedMember, train_members
-from rnn_pipeline.networks.inference import predict_member
+from rnn_pipeline.networks.fleet import (
+    Compute,
+    Member,
+    Progress,
+    TrainedMember,
+    train_members,
+)
+from rnn_pipeline.networks.inference import predict_members
+from rnn_pipeline.networks.tensorboard import log_history
+from rnn_pipeline.networks.training import learning_rates
 
 if TYPE_CHECKING:
-    import torch
-
     from rnn_pipeline.settings import NetworkSpec, TrainingSpec
 
 FORECASTS = ("ticker", "session", "fold", "model", "seed", "forecast", "model_hash")
@@ -66,7 +73,7 @@ class Forecaster:
         recipes: hash of what each (fold, seed) was trained from and how.
         columns: names of the features, in the order the networks were trained on.
         tested_until: last session that the newest fold tested when it was trained; later ones are
-            for :meth:`forecast_new`.
+            for :meth:`asked_new`.
     """
 
     ticker: str
@@ -85,21 +92,19 @@ class Forecaster:
     @property
     def history(self) -> pd.DataFrame:
         """Loss curves: ticker, model, fold, seed, epoch, train_loss, val_loss."""
-        curves = [
-            pd.DataFrame(
-                {
-                    "ticker": self.ticker,
-                    "model": self.model,
-                    "fold": fold,
-                    "seed": seed,
-                    "epoch": range(len(member.history.train_loss)),
-                    "train_loss": member.history.train_loss,
-                    "val_loss": member.history.val_loss,
-                }
-            )
-            for (fold, seed), member in self.members.items()
-        ]
-        return pd.concat(curves, ignore_index=True)
+        members = list(self.members.items())
+        epochs = [len(member.history.train_loss) for _, member in members]
+        return pd.DataFrame(
+            {
+                "ticker": self.ticker,
+                "model": self.model,
+                "fold": np.repeat([fold for (fold, _), _ in members], epochs),
+                "seed": np.repeat([seed for (_, seed), _ in members], epochs),
+                "epoch": np.concatenate([np.arange(number) for number in epochs]),
+                "train_loss": np.concatenate([m.history.train_loss for _, m in members]),
+                "val_loss": np.concatenate([m.history.val_loss for _, m in members]),
+            }
+        )
 
     def forecast(
         self, fold: int, inputs: np.ndarray, ends: np.ndarray, sessions: np.ndarray
@@ -115,44 +120,18 @@ class Forecaster:
         Returns:
             ticker, session, fold, model, seed, forecast (log return), model_hash; n rows per seed.
         """
-        frames = []
-        for (number, seed), member in self.members.items():
-            if number != fold:
-                continue
-            scaled = predict_member(member, inputs, ends)
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "ticker": self.ticker,
-                        "session": pd.DatetimeIndex(sessions[ends]),
-                        "fold": fold,
-                        "model": self.model,
-                        "seed": seed,
-                        "forecast": self.scales[fold].target.inverse(scaled),
-                        "model_hash": weights_hash(member.state)[:16],
-                    },
-                    columns=list(FORECASTS),
-                )
-            )
-        return pd.concat(frames, ignore_index=True)
+        return forecast_together([Question(self, fold, inputs, ends, sessions)])
 
-    def forecast_test(self, data: FoldData) -> pd.DataFrame:
-        """Forecast the test sessions of one fold (see :meth:`forecast`)."""
-        return self.forecast(data.fold, data.inputs, data.test_ends, data.sessions)
-
-    def forecast_new(
+    def asked_new(
         self, matrix: ModelMatrix, lookback: int, sessions: pd.DatetimeIndex, first: pd.Timestamp
-    ) -> pd.DataFrame:
-        """Forecast the sessions from ``first`` on with the newest fold's networks.
+    ) -> Question:
+        """The question for the sessions from ``first`` on, to the newest fold's networks.
 
         Args:
             matrix: features of this ticker, ``lookback - 1`` rows before ``first`` included.
             lookback: rows in one window.
             sessions: every session of the exchange that the matrix spans.
-            first: the first session to forecast.
-
-        Returns:
-            As :meth:`forecast`; no rows for sessions without a complete window.
+            first: the first session to forecast; sessions without a complete window are left out.
 
         Raises:
             ValueError: the matrix has other features than the networks were trained on.
@@ -169,7 +148,7 @@ class Forecaster:
         own = matrix.sessions[rows]
         ends = ends[own[ends] >= np.datetime64(first, "D")]
         inputs = self.scales[self.last_fold].inputs.transform(matrix.values[rows])
-        return self.forecast(self.last_fold, inputs, ends, own)
+        return Question(self, self.last_fold, inputs, ends, own)
 
     def save(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Write all networks to one file, with all that is needed to use them again."""
@@ -235,6 +214,85 @@ class Forecaster:
         return cls.load(path, [max(map(int, load_metadata(path)["scales"]))])
 
 
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Sessions that the networks of one fold are asked to forecast.
+
+    Attributes:
+        forecaster: whose networks.
+        fold: which of them.
+        inputs: (rows, n_features) scaled with this fold's scales.
+        ends: (n,) rows where the windows end, inclusive.
+        sessions: (rows,) datetime64.
+    """
+
+    forecaster: Forecaster
+    fold: int
+    inputs: np.ndarray
+    ends: np.ndarray
+    sessions: np.ndarray
+
+
+def forecast_together(questions: Iterable[Question]) -> pd.DataFrame:
+    """Answer many questions, all networks of a thousand questions in one call.
+
+    Returns:
+        As :meth:`Forecaster.forecast`, in the order of the questions.
+    """
+    questions = iter(questions)
+    frames = [no_forecasts()]
+    while some := list(itertools.islice(questions, 1000)):
+        asked = [
+            (question, seed, member)
+            for question in some
+            for (fold, seed), member in question.forecaster.members.items()
+            if fold == question.fold
+        ]
+        outputs = predict_members(
+            [member for _, _, member in asked],
+            [question.inputs for question, _, _ in asked],
+            [question.ends for question, _, _ in asked],
+        )
+        rows = [len(made) for made in outputs]
+
+        def spread(values: Sequence[Any], rows: Sequence[int] = rows) -> np.ndarray:
+            return np.repeat(np.asarray(values), rows)
+
+        if not sum(rows):
+            continue
+        frame = pd.DataFrame(
+            {
+                "ticker": spread([question.forecaster.ticker for question, _, _ in asked]),
+                "session": np.concatenate([q.sessions[q.ends] for q, _, _ in asked]),
+                "fold": spread([question.fold for question, _, _ in asked]),
+                "model": spread([question.forecaster.model for question, _, _ in asked]),
+                "seed": spread([seed for _, seed, _ in asked]),
+                "forecast": np.concatenate(
+                    [
+                        question.forecaster.scales[question.fold].target.inverse(made[:, 0])
+                        for (question, _, _), made in zip(asked, outputs, strict=True)
+                    ]
+                ),
+                "model_hash": spread([weights_hash(member.state)[:16] for _, _, member in asked]),
+            },
+            columns=list(FORECASTS),
+        )
+        frames.append(frame.astype(frames[0].dtypes))
+    return pd.concat(frames[1:] or frames, ignore_index=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A network of one ticker, fold and seed, and what it is made from."""
+
+    key: str
+    data: FoldData
+    seed: int
+    recipe: str
+    before: _Job | None
+    """The job whose network this one starts from."""
+
+
 def train_walk_forward(
     model: str,
     columns: Sequence[str],
@@ -242,28 +300,34 @@ def train_walk_forward(
     network: NetworkSpec,
     training: TrainingSpec,
     seeds: Sequence[int],
-    device: torch.device,
-    known: Mapping[str, Forecaster],
+    compute: Compute,
+    known: Mapping[str, TrainedMember],
     *,
-    deterministic: bool = True,
-    precision: Precision = "float32",
-    on_trained: Callable[[int, int], None] = lambda _done, _of: None,
+    warm_epochs: int | None = None,
+    log_dir: Path | None = None,
+    on_trained: Callable[[Mapping[str, TrainedMember]], None] = lambda _trained: None,
+    on_complete: Callable[[Sequence[Forecaster]], None] = lambda _forecasters: None,
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> tuple[dict[str, Forecaster], int]:
     """Train one model on every ticker, fold and seed that is not known already.
 
     Args:
         model: its name.
         columns: names of the features in ``datasets``.
-        datasets: each ticker's share of each fold, a ticker's folds in order of time.
+        datasets: each ticker's share of each fold, a ticker's folds together and in order of time.
         network: the architecture.
         training: how it learns.
         seeds: one network per seed.
-        device: where.
-        known: forecasters of earlier runs by ticker; their networks are kept where nothing that
-            training can see has changed.
-        deterministic: see :func:`~rnn_pipeline.networks.fleet.train_members`.
-        precision: likewise.
-        on_trained: called with how many networks are trained and how many there are to train.
+        compute: where and how.
+        known: networks of earlier runs by recipe, the hash of all that training can see.
+        warm_epochs: train a ticker's second and later folds for so many epochs, from the weights of
+            the fold before; a recipe then holds the recipe of that fold.
+        log_dir: where TensorBoard finds the networks trained now, by ticker, model, fold and seed;
+            empty: it is not wanted.
+        on_complete: called with forecasters as soon as all their networks are there.
+        on_trained: called with the other networks by recipe as they are trained, so that a kill
+            loses none of them.
+        tell: takes lines of progress.
 
     Returns:
         The forecaster of each ticker, and how many networks were trained for it now.
@@ -277,60 +341,167 @@ def train_walk_forward(
         ],
         sort_keys=True,
     )
-    scales: dict[str, dict[int, FoldScales]] = {}
-    recipes: dict[str, dict[tuple[int, int], str]] = {}
-    members: dict[str, dict[tuple[int, int], TrainedMember]] = {}
-    tested_until: dict[str, pd.Timestamp] = {}
-    missing: list[tuple[str, int, int]] = []
-    to_train: list[Member] = []
+    jobs: dict[str, list[_Job]] = {}
     for data in datasets:
-        fold_scales = FoldScales(data.input_scaler, data.target_scaler)
-        scales.setdefault(data.ticker, {})[data.fold] = fold_scales
-        tested_until[data.ticker] = pd.Timestamp(data.sessions[data.test_ends[-1]])
+        own = jobs.setdefault(data.ticker, [])
+        newest = {job.seed: job for job in own[-len(seeds) :]} if warm_epochs else {}
         for seed in seeds:
-            place = (data.fold, seed)
-            recipe = hashlib.sha256(f"{data.training_hash} {seed} {shared}".encode()).hexdigest()
-            recipes.setdefault(data.ticker, {})[place] = recipe
-            earlier = known.get(data.ticker)
-            if earlier is not None and earlier.recipes.get(place) == recipe:
-                members.setdefault(data.ticker, {})[place] = earlier.members[place]
-                continue
-            missing.append((data.ticker, *place))
-            to_train.append(
+            before = newest.get(seed)
+            made_from = f"{data.training_hash} {seed} {shared}"
+            if before is not None:
+                made_from += f" {warm_epochs} {before.recipe}"
+            recipe = hashlib.sha256(made_from.encode()).hexdigest()
+            key = f"{data.ticker}/{model}/{data.fold}/{seed}"
+            own.append(_Job(key, data, seed, recipe, before))
+
+    networks = {
+        job.recipe: known[job.recipe] for own in jobs.values() for job in own if job.recipe in known
+    }
+    missing = [job for own in jobs.values() for job in own if job.recipe not in networks]
+    waiting = dict(jobs)
+    fitted: dict[str, Forecaster] = {}
+
+    def complete() -> None:
+        """Put together the forecasters whose networks are all there."""
+        ready = [
+            ticker for ticker, own in waiting.items() if all(job.recipe in networks for job in own)
+        ]
+        made = [
+            _forecaster(ticker, model, columns, waiting.pop(ticker), networks) for ticker in ready
+        ]
+        fitted.update({forecaster.ticker: forecaster for forecaster in made})
+        if made:
+            on_complete(made)
+
+    complete()
+    progress = Progress(len(missing), tell)
+    for wave in _waves(missing):
+        spec = training
+        if wave[0].before is not None:
+            warmup = min(training.warmup_epochs, warm_epochs or 0)
+            spec = training.model_copy(update={"epochs": warm_epochs, "warmup_epochs": warmup})
+
+        def take(
+            trained: Mapping[int, TrainedMember],
+            wave: Sequence[_Job] = wave,
+            spec: TrainingSpec = spec,
+        ) -> None:
+            fresh = {wave[place].recipe: member for place, member in trained.items()}
+            networks.update(fresh)
+            complete()
+            tickers = {wave[place].recipe: wave[place].data.ticker for place in trained}
+            on_trained({r: member for r, member in fresh.items() if tickers[r] in waiting})
+            if log_dir is not None:
+                for place, member in trained.items():
+                    rates = learning_rates(spec, len(wave[place].data.train_ends))
+                    log_history(log_dir / wave[place].key, member.history, rates)
+
+        train_members(
+            (
                 Member(
-                    key=f"{data.ticker}/{model}/{data.fold}/{seed}",
+                    key=job.key,
                     network=network,
-                    training=training,
-                    inputs=data.inputs,
-                    targets=data.targets,
-                    train_ends=data.train_ends,
-                    val_ends=data.val_ends,
-                    lookback=data.lookback,
-                    seed=seed,
+                    training=spec,
+                    inputs=inputs,
+                    targets=job.data.targets,
+                    train_ends=job.data.train_ends,
+                    val_ends=job.data.val_ends,
+                    lookback=job.data.lookback,
+                    seed=job.seed,
+                    initial=networks[job.before.recipe].state if job.before else None,
                 )
-            )
-    done = 0
-
-    def count(_place: int, _member: TrainedMember) -> None:
-        nonlocal done
-        done += 1
-        on_trained(done, len(to_train))
-
-    trained = train_members(to_train, device, deterministic, count, precision)
-    for (ticker, fold, seed), member in zip(missing, trained, strict=True):
-        members.setdefault(ticker, {})[fold, seed] = member
-    return {
-        ticker: Forecaster(
-            ticker,
-            model,
-            tuple(columns),
-            dict(sorted(members[ticker].items())),
-            scales[ticker],
-            recipes[ticker],
-            tested_until[ticker],
+                for data, own in itertools.groupby(wave, lambda job: job.data)
+                for inputs in (data.inputs,)
+                for job in own
+            ),
+            compute,
+            on_trained=take,
+            progress=progress,
         )
-        for ticker in members
-    }, len(to_train)
+    return {ticker: fitted[ticker] for ticker in jobs}, len(missing)
+
+
+def _waves(jobs: Iterable[_Job]) -> list[list[_Job]]:
+    """Jobs in waves: those of one train side by side, from networks of earlier waves."""
+    waves: dict[int, list[_Job]] = {}
+    for job in jobs:
+        depth, before = 0, job.before
+        while before is not None:
+            depth, before = depth + 1, before.before
+        waves.setdefault(depth, []).append(job)
+    return [waves[depth] for depth in sorted(waves)]
+
+
+def _forecaster(
+    ticker: str,
+    model: str,
+    columns: Sequence[str],
+    jobs: Sequence[_Job],
+    networks: Mapping[str, TrainedMember],
+) -> Forecaster:
+    """Put a ticker's networks together."""
+    members = {
+        (job.data.fold, job.seed): replace(networks[job.recipe], key=job.key) for job in jobs
+    }
+    return Forecaster(
+        ticker,
+        model,
+        tuple(columns),
+        dict(sorted(members.items())),
+        {job.data.fold: FoldScales(job.data.input_scaler, job.data.target_scaler) for job in jobs},
+        {(job.data.fold, job.seed): job.recipe for job in jobs},
+        pd.Timestamp(jobs[-1].data.sessions[jobs[-1].data.test_ends[-1]]),
+    )
+
+
+def by_recipe(forecasters: Iterable[Forecaster]) -> dict[str, TrainedMember]:
+    """The networks of forecasters under the hashes of what they were trained from and how."""
+    return {
+        forecaster.recipes[place]: member
+        for forecaster in forecasters
+        for place, member in forecaster.members.items()
+    }
+
+
+class Unfinished:
+    """Networks of trainings that have not ended, in files of one hand-over each.
+
+    A forecaster's own file is written when all its networks are there. Until then they lie here
+    under their recipes, and a training that was killed finds them again.
+
+    Args:
+        folder: for the files of one model.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, networks: Mapping[str, TrainedMember]) -> None:
+        """Keep networks by recipe."""
+        if networks:
+            tickers = {member.key.partition("/")[0] for member in networks.values()}
+            save_members(
+                self.folder / f"{uuid.uuid4().hex}.safetensors",
+                [replace(member, key=recipe) for recipe, member in networks.items()],
+                {"tickers": sorted(tickers)},
+            )
+
+    def load(self) -> dict[str, TrainedMember]:
+        """All networks by recipe.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        return {member.key: member for path in self._files() for member in load_members(path)}
+
+    def forget(self, tickers: Collection[str]) -> None:
+        """Drop the files that hold networks of these tickers alone: their training has ended."""
+        for path in self._files():
+            if set(load_metadata(path)["tickers"]) <= set(tickers):
+                path.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))
 
 
 def walk_forward_forecasts(
@@ -345,13 +516,13 @@ def walk_forward_forecasts(
     Returns:
         As :meth:`Forecaster.forecast`.
     """
-    tests = [
-        model[data.ticker].forecast_test(data)
+    return forecast_together(
+        Question(model[data.ticker], data.fold, inputs, data.test_ends, data.sessions)
         for data in datasets
+        for inputs in (data.inputs,)
         for model in models
         if data.ticker in model
-    ]
-    return pd.concat(tests, ignore_index=True) if tests else no_forecasts()
+    )
 
 
 def stamped(forecasts: pd.DataFrame, features: pd.DataFrame, horizon: int) -> pd.DataFrame:

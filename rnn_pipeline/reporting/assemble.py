@@ -32,6 +32,7 @@ def assemble(
     headlines: pd.DataFrame,
     news_sentiment: pd.DataFrame,
     forecasts: pd.DataFrame,
+    trials: pd.DataFrame,
     trading_signals: pd.DataFrame,
     decisions: pd.DataFrame,
     statuses: pd.DataFrame,
@@ -50,6 +51,7 @@ def assemble(
         headlines: ticker, published_at, title, and score of those to be listed.
         news_sentiment: ticker, session, sentiment, sentiment_mean_5, news_count.
         forecasts: the networks' walk-forward forecasts with ``actual``.
+        trials: the ledger of what was tried.
         trading_signals: of all sessions.
         decisions: trading_decisions of all sessions; the account trades their positions.
         statuses: ticker, status: tickers without decisions, and why.
@@ -86,7 +88,7 @@ def assemble(
         metrics=forecast_metrics(scored, by=("model",)),
         metrics_by_ticker=forecast_metrics(scored, by=("ticker", "model")),
         metrics_by_fold=forecast_metrics(graded, by=("fold", "model")),
-        evidence=overall_evidence(graded),
+        evidence=overall_evidence(graded, trials),
         evidence_rule=EVIDENCE_RULE,
         fold_table=fold_table,
         history=history,

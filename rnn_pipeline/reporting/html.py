@@ -39,7 +39,7 @@ _REQUIRED = {
     "metrics": ("model", *_FIGURES),
     "metrics_by_ticker": ("ticker", "model", *_FIGURES),
     "metrics_by_fold": ("fold", "model", "ic"),
-    "evidence": ("ticker", "model", "grade"),
+    "evidence": ("ticker", "model", "trials", "p_value", "grade"),
     "fold_table": ("fold", "role", "first_session", "last_session"),
     "history": ("fold", "seed", "epoch", "train_loss", "val_loss"),
     "performance": (
@@ -71,7 +71,7 @@ class Report:
         metrics: ``forecast_metrics(..., by=("model",))`` of models and baselines together.
         metrics_by_ticker: the same by ("ticker", "model").
         metrics_by_fold: the same by ("fold", "model"); only ic is shown.
-        evidence: ``overall_evidence``: ticker, model, grade.
+        evidence: ``overall_evidence``: ticker, model, trials, p_value, grade.
         evidence_rule: how the grades are given, in words.
         fold_table: fold, role, first_session, last_session.
         history: ticker, model, fold, seed, epoch, train_loss, val_loss.
@@ -190,6 +190,8 @@ METRIC_COLUMNS = (
     Column("interval", "95 % interval", "interval"),
     Column("ic", "IC"),
     Column("ic_t", "t"),
+    Column("trials", "Trials"),
+    Column("p_value", "p"),
     Column("grade", "Evidence", "grade"),
 )
 PERFORMANCE_COLUMNS = (
@@ -344,7 +346,9 @@ def _metrics(report: Report) -> tuple[Table, Table]:
     frame = frame.merge(zero, on="ticker", how="left", suffixes=("", "_zero"))
     frame["mse_ratio"] = frame["mse"] / frame["mse_zero"]
     frame.loc[frame["model"].isin(LEVELS), ["mse_ratio", "mae", "r2_vs_zero"]] = float("nan")
-    grades = report.evidence.set_index(["ticker", "model"])["grade"].to_dict()
+    graded = report.evidence.set_index(["ticker", "model"])[["trials", "p_value", "grade"]]
+    evidence = graded.to_dict("index")
+    unknown = dict.fromkeys(graded.columns)
     reach = max(0.02, (frame[["hit_low", "hit_high"]] - 0.5).abs().max().max())
     groups: dict[str, Group] = {}
     for ticker, rows in frame.groupby("ticker"):
@@ -357,7 +361,7 @@ def _metrics(report: Report) -> tuple[Table, Table]:
             record["quiet"] = model in BASELINES
             ends = [record[end] for end in ("hit_low", "hit_rate", "hit_high")]
             record["interval"] = [50 + 50 * (end - 0.5) / reach for end in ends]
-            record["grade"] = grades.get((ticker, model))
+            record |= evidence.get((ticker, model), unknown)
             if ticker == POOLED and model not in BASELINES:
                 record["grade"] = _reached(report.evidence, model)
         groups[str(ticker)] = Group(records, str(ticker))

@@ -488,6 +488,48 @@ def hit_rates(metrics: pd.DataFrame) -> Figure:
 
 
 @styled
+def power_curves(found: pd.DataFrame) -> Figure:
+    """How often a planted signal is found, against its strength, beside a baseline.
+
+    Args:
+        found: signal, strength (correlation with the outcome), model, share, and the ends of its
+            interval as a pair ``interval``; one panel per signal.
+    """
+    title = "Planted signals found"
+    if found.empty:
+        return nothing_to_draw(title, "No signal has been planted yet.", width=WIDE)
+    models = in_order(found["model"])[:MODEL_LIMIT]
+    looks = line_styles(models)
+    figure = new_figure(
+        title,
+        "Share of tickers graded weak or better, with its 95 % interval, by the correlation of the"
+        " signal with the outcome.",
+        height=3.1,
+    )
+    names = list(dict.fromkeys(found["signal"]))
+    for name, (axes,) in panels(figure, names, columns=len(names)).items():
+        ends = {}
+        for model in models:
+            own = found[(found["signal"] == name) & (found["model"] == model)]
+            own = own.sort_values("strength")
+            if own.empty:
+                continue
+            colour, dash = looks[model]
+            strength, share = own["strength"].to_numpy(), own["share"].to_numpy()
+            low, high = np.array(own["interval"].tolist()).T
+            axes.fill_between(strength, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(strength, share, dash, color=colour, marker="o", markersize=3.5)
+            ends[display_name(model)] = (strength[-1], float(share[-1]), colour)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlim(left=0)
+        axes.grid(axis="y")
+        axes.set_xlabel("strength of the signal")
+        percent_axis(axes.yaxis)
+        label_ends(axes, ends, gap=0.08)
+    return figure
+
+
+@styled
 def ic_through_time(metrics: pd.DataFrame, fold_table: pd.DataFrame) -> Figure:
     """Information coefficient of each fold, over the sessions that the fold tested.
 
@@ -560,6 +602,83 @@ def signal_history(trading_signals: pd.DataFrame) -> Figure:
         axes.axhline(0.0, color=INK, linewidth=0.6)
         axes.set_ylim(-scale, scale)
         axes.set_yticks([-scale, 0, scale], labels=[f"−{scale:g}", "0", f"+{scale:g}"])
+    return figure
+
+
+@styled
+def tuning_history(trials: pd.DataFrame) -> Figure:
+    """Value of each trial of a search, and the best so far; one panel per ticker.
+
+    Args:
+        trials: ticker, trial (from 0), state ("complete", "pruned"), value (1 is forecasting 0).
+    """
+    title = "Trials of the search for settings"
+    if trials.empty:
+        return nothing_to_draw(title, "No trial has been made yet.", width=WIDE)
+    names, note = few(trials["ticker"], PANEL_LIMIT)
+    columns = panel_columns(len(names))
+    figure = new_figure(
+        title,
+        _sentences(
+            "Validation error as a share of that of forecasting 0. Line: best so far."
+            " Hollow: pruned. Trial 0 is the settings' own where it lies in the ranges.",
+            note,
+        ),
+        height=0.9 + 1.9 * -(-len(names) // columns),
+    )
+    for name, (axes,) in panels(figure, names, columns=columns).items():
+        own = trials[trials["ticker"] == name].sort_values("trial")
+        complete = own["state"] == "complete"
+        for chosen, face in ((complete, BLUE), (~complete, "none")):
+            axes.plot(
+                own.loc[chosen, "trial"].to_numpy(),
+                own.loc[chosen, "value"].to_numpy(),
+                "o",
+                color=BLUE if face == BLUE else INK,
+                markerfacecolor=face,
+                markersize=4.0,
+            )
+        best = own["value"].where(complete).cummin()
+        axes.step(own["trial"].to_numpy(), best.to_numpy(), where="post", color=ORANGE)
+        # A trial that was pruned for an exploding loss would leave the others no room.
+        top = own.loc[complete, "value"].max()
+        axes.set_ylim(top=top + 0.5 * max(top - best.min(), 1e-3))
+        axes.set_title(f"{name}, {len(own)} trials, {int((~complete).sum())} pruned")
+        axes.set_xlabel("trial")
+        axes.grid(axis="y")
+        axes.locator_params(axis="x", integer=True, nbins=6)
+    return figure
+
+
+@styled
+def parameter_importances(importances: pd.DataFrame) -> Figure:
+    """How much each parameter tells good trials from the rest: a dot per ticker, a bar for all.
+
+    Args:
+        importances: shares, one row per parameter (the index) and one column per ticker; NaN where
+            a ticker's search says nothing of it.
+    """
+    title = "What matters among the settings"
+    mean = importances.mean(axis=1).dropna().sort_values(ascending=False)
+    if mean.empty:
+        return nothing_to_draw(title, "Too few complete trials to say.", width=HALF)
+    figure = new_figure(
+        title,
+        "Share by which a setting tells the best quarter of trials. Dots: tickers.",
+        width=HALF,
+        height=0.9 + 0.24 * len(mean),
+    )
+    axes = figure.add_subplot()
+    rows = np.arange(len(mean))
+    axes.barh(rows, mean.to_numpy(), height=0.6, color=BLUE, alpha=0.45)
+    for ticker in importances.columns:
+        axes.plot(importances.loc[mean.index, ticker].to_numpy(), rows, "o", color=INK, ms=3.0)
+    axes.set_ylim(len(mean) - 0.5, -0.5)
+    axes.set_yticks(rows, labels=[str(name).replace("_", " ") for name in mean.index])
+    axes.set_xlim(0, 1)
+    axes.spines.left.set_visible(False)
+    axes.grid(axis="x")
+    percent_axis(axes.xaxis)
     return figure
 
 

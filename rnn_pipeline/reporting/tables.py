@@ -35,6 +35,16 @@ FORMATS = {
     "ic": "+.3f",
     "ic_t": "+.1f",
     "forecast_std": ".5f",
+    "seed_dispersion": ".2f",
+    "sign_flip_rate": ".0%",
+    "trials": ",.0f",
+    "p_value": ".2g",
+    # luck
+    "ic_low": "+.3f",
+    "ic_high": "+.3f",
+    "deflated_sharpe_ratio": ".1%",
+    "superior_p": ".3f",
+    "overfitting": ".0%",
     # backtests
     "total_return": "+.1%",
     "annual_return": "+.1%",
@@ -148,6 +158,10 @@ def evidence_table_markdown(frame: pd.DataFrame) -> str:
         "hit_high": "high",
         "ic": "IC",
         "ic_t": "t(IC)",
+        "seed_dispersion": "seed spread",
+        "sign_flip_rate": "seeds that disagree",
+        "trials": "trials",
+        "p_value": "p",
         "grade": "evidence",
     }
     present = {name: text for name, text in headings.items() if name in frame.columns}

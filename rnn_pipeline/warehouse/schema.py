@@ -8,7 +8,7 @@ feature that is declared, so that a new feature needs no migration.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _BAR = "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, adj_close DOUBLE, volume DOUBLE"
 _KEY = "ticker VARCHAR NOT NULL, session DATE NOT NULL"
@@ -89,6 +89,14 @@ TABLES: dict[str, str] = {
         "ticker VARCHAR, model VARCHAR, fold INTEGER, seed INTEGER, epoch INTEGER,"
         " train_loss DOUBLE, val_loss DOUBLE, PRIMARY KEY (ticker, model, fold, seed, epoch)"
     ),
+    # Every network that was tried to choose settings, pruned ones included: one row is one trial.
+    # What a trial saw ended before the test sessions of its fold; it was usable from known_at on.
+    "tuning_trials": (
+        "study VARCHAR, ticker VARCHAR, model VARCHAR, fold INTEGER, trial INTEGER, state VARCHAR,"
+        " value DOUBLE, params VARCHAR, epochs INTEGER, known_at TIMESTAMPTZ,"
+        " finished_at TIMESTAMPTZ, run_id VARCHAR, code_version VARCHAR,"
+        " PRIMARY KEY (study, trial)"
+    ),
     "folds": (
         "fold INTEGER, role VARCHAR, first_session DATE, last_session DATE, sessions INTEGER,"
         " PRIMARY KEY (fold, role)"
@@ -99,10 +107,17 @@ TABLES: dict[str, str] = {
         " code_version VARCHAR, run_id VARCHAR,"
         " PRIMARY KEY (ticker, session, model, seed, horizon)"
     ),
+    # Every recipe whose forecasts were ever held against outcomes; rows are only added.
+    "trials": (
+        "ticker VARCHAR, model VARCHAR, seed INTEGER, network_hash VARCHAR,"
+        " feature_set_hash VARCHAR, training_hash VARCHAR, tuning_trials INTEGER,"
+        " tried_at TIMESTAMPTZ, run_id VARCHAR"
+    ),
     "evidence": (
         "ticker VARCHAR, model VARCHAR, fold INTEGER, n BIGINT, n_effective DOUBLE, ic DOUBLE,"
         " ic_t DOUBLE, hit_rate DOUBLE, hit_low DOUBLE, hit_high DOUBLE, r2_vs_zero DOUBLE,"
-        " forecast_std DOUBLE, trials INTEGER, grade VARCHAR,"
+        " forecast_std DOUBLE, seed_dispersion DOUBLE, sign_flip_rate DOUBLE, trials INTEGER,"
+        " p_value DOUBLE, grade VARCHAR,"
         " known_at TIMESTAMPTZ, run_id VARCHAR, PRIMARY KEY (ticker, model, fold)"
     ),
     "price_signals": (

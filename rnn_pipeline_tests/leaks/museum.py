@@ -50,8 +50,7 @@ def scaler_on_all_rows(_: Knowledge) -> Stages:
         for data in fold_datasets(matrix, index, folds):
             rows = matrix.values[matrix.rows_of(data.ticker)]
             scaler = Scaler.fit(rows[~np.isnan(rows).any(axis=1)])
-            inputs = scaler.transform(data.input_scaler.inverse(data.inputs))
-            yield replace(data, input_scaler=scaler, inputs=inputs)
+            yield replace(data, input_scaler=scaler)
 
     return replace(STAGES, fold_datasets=leaky)
 

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from rnn_pipeline.networks.fleet import Member
+from rnn_pipeline.networks.fleet import Compute, Member
 from rnn_pipeline.settings import NetworkSpec, TrainingSpec
 
 CPU = torch.device("cpu")
+REFERENCE = Compute(CPU, backend="reference")
 LOOKBACK = 6
 
 

@@ -117,7 +117,9 @@ def test_devices_are_devices_and_wrong_values_are_named() -> None:
     assert Line(device="cpu").device == Line(device=torch.device("cpu")).device
     with pytest.raises(ValueError, match="device 'tpu' is unknown"):
         Line(device="tpu")
-    with pytest.raises(ValueError, match="epochs"):
+    with pytest.raises(ValueError, match=r"^epochs = 0: Input should be greater than or equal"):
         Line().fit(X, Y, epochs=0)
-    with pytest.raises(ValueError, match="learning_rate"):
+    with pytest.raises(ValueError, match=r"^lr = -1\.0: Input should be greater than 0$"):
         Line().fit(X, Y, lr=-1.0)
+    with pytest.raises(ValueError, match="warmup_epochs 2 is longer than the training's 1 epochs"):
+        Line(training=TrainingSpec(warmup_epochs=2)).fit(X, Y, epochs=1)

@@ -9,7 +9,7 @@ from rnn_pipeline.networks.inference import predict_member
 from rnn_pipeline.networks.recurrent import RecurrentForecaster
 from rnn_pipeline.settings import NetworkSpec
 
-from .members import CPU, LOOKBACK, make_member
+from .members import LOOKBACK, REFERENCE, make_member
 
 # MKL is choosy about vanilla networks of 5 units: their bits move with number, place and alignment.
 CELLS = [("rnn", (5,)), ("lstm", (32,)), ("gru", (32,)), ("lstm", (9, 7))]
@@ -19,7 +19,7 @@ def trained(
     cell: str = "lstm", hidden_sizes: tuple[int, ...] = (5,), **changes: Any
 ) -> TrainedMember:
     spec = NetworkSpec(cell=cell, hidden_sizes=hidden_sizes, dropout=0.3)
-    return train_members([make_member(network=spec, **changes)], CPU)[0]
+    return train_members([make_member(network=spec, **changes)], REFERENCE)[0]
 
 
 @pytest.mark.parametrize(("cell", "hidden_sizes"), CELLS)

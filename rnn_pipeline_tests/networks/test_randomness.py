@@ -74,3 +74,14 @@ def test_orders_are_permutations_that_change_with_seed_and_epoch() -> None:
         assert sorted(order.tolist()) == list(range(500))
     assert len({order.tobytes() for order in orders}) == 4
     assert epoch_order(0, 0, 500).tobytes() == orders[0].tobytes()
+
+
+def test_keys_of_many_members_and_steps_at_once_are_those_of_each() -> None:
+    seeds, steps = np.array([0, 7, 2**64 - 1], np.uint64), np.arange(4, dtype=np.uint64)
+    keys = stream_key(seeds[:, None], Purpose.DROPOUT, steps, 2)
+    assert keys.tolist() == [
+        [stream_key(seed, Purpose.DROPOUT, step, 2) for step in range(4)] for seed in (0, 7, -1)
+    ]
+    key = torch.tensor([[3], [2**32 - 1]])
+    index = torch.arange(5)
+    assert torch.equal(bits(key, index), torch.stack([bits(k, index) for k in (3, 2**32 - 1)]))

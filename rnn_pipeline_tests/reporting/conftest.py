@@ -88,7 +88,9 @@ def make_report(
             "metrics": scored(),
             "metrics_by_ticker": scored(ticker=tickers),
             "metrics_by_fold": scored(fold=[0, 1]),
-            "evidence": scored(ticker=tickers)[["ticker", "model"]].assign(grade="none"),
+            "evidence": scored(ticker=tickers)[["ticker", "model"]].assign(
+                trials=4, p_value=0.31, grade="none"
+            ),
             "evidence_rule": "The rule.",
             "fold_table": fold_table,
             "history": history,

@@ -102,11 +102,14 @@ def test_figures_stand_where_they_belong(make_report: MakeReport) -> None:
     # mse 3e-4 beside the zero forecast's 2e-4.
     assert metric == [
         *("LSTM", "1,234", "1.5000", "0.01000", "−50.00\u202f%", "51.0\u202f%"),
-        *("48.0–54.0\u202f%", "+0.012", "+0.4", "0 of 2 tickers"),
+        *("48.0–54.0\u202f%", "+0.012", "+0.4", "–", "–", "0 of 2 tickers"),
     ]
     assert page.row("Zero", after="Model") == [
-        *("Zero", "1,234", "1.0000", "0.01000", "−50.00\u202f%", "–", "–", "–", "–", "–")
+        *("Zero", "1,234", "1.0000", "0.01000", "−50.00\u202f%", *["–"] * 7)
     ]
+    # What was tried, and the chance of it, are a ticker's own.
+    own = next(row for row in page.rows if row[0] == "LSTM" and row[-1].endswith("none"))
+    assert own[-3:-1] == ["4", "0.31"]
     # A level is no log return: it has no squared error.
     assert page.row("Sentiment", after="Model")[2:5] == ["–", "–", "–"]
     assert page.row("Signals", after="Account") == [
@@ -180,7 +183,7 @@ def test_any_frame_may_be_empty(make_report: MakeReport, fields: tuple[str, ...]
 
 
 def test_a_missing_column_is_named(make_report: MakeReport) -> None:
-    incomplete = pd.DataFrame({"ticker": ["AAPL"], "model": ["lstm"]})
+    incomplete = pd.DataFrame({"ticker": ["AAPL"], "model": ["lstm"], "trials": 1, "p_value": 1.0})
     with pytest.raises(ValueError, match=r"report\.evidence lacks the columns \['grade'\]"):
         make_report(["AAPL"], evidence=incomplete)
 

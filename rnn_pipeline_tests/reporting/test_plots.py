@@ -47,6 +47,35 @@ def test_coverage_counts_sessions_of_each_month() -> None:
     decoded(figure)
 
 
+def test_tuning_history_shows_pruned_trials_and_the_best_so_far() -> None:
+    trials = pd.DataFrame(
+        {
+            "ticker": "AAPL",
+            "trial": range(4),
+            "state": ["complete", "pruned", "complete", "complete"],
+            "value": [1.1, 0.9, 1.0, 1.05],
+        }
+    )
+    figure = plots.tuning_history(trials)
+    assert panel_titles(figure) == ["AAPL, 4 trials, 1 pruned"]
+    complete, pruned, best = figure.axes[0].lines
+    assert complete.get_xdata().tolist() == [0, 2, 3]
+    assert pruned.get_xydata().tolist() == [[1, 0.9]]
+    np.testing.assert_array_equal(best.get_ydata(), [1.1, np.nan, 1.0, 1.0])
+    decoded(figure)
+    assert "No trial has been made yet" in texts(plots.tuning_history(trials.head(0)))
+
+
+def test_parameter_importances_are_ordered_by_their_mean_over_tickers() -> None:
+    shares = pd.DataFrame({"AAPL": {"dropout": 0.1, "hidden_size_0": 0.9}, "IBM": {"dropout": 0.3}})
+    figure = plots.parameter_importances(shares)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["hidden size 0", "dropout"]
+    np.testing.assert_allclose([bar.get_width() for bar in axes.patches], [0.9, 0.2])
+    decoded(figure)
+    assert "Too few complete trials" in texts(plots.parameter_importances(pd.DataFrame()))
+
+
 def test_coverage_of_headlines_and_of_many_tickers_shows_the_thinnest() -> None:
     moments = pd.date_range("2012-01-01", periods=100, tz="UTC")
     frame = pd.DataFrame(
@@ -256,6 +285,22 @@ def test_confusion_writes_counts_and_shares() -> None:
         plots.confusion(np.eye(2), ["a", "b", "c"])
 
 
+def test_power_is_a_panel_per_signal_and_a_line_per_model() -> None:
+    found = pd.DataFrame(
+        [
+            {"signal": signal, "strength": strength, "model": model, "share": strength * 5}
+            for signal in ("linear", "xor")
+            for strength in (0.02, 0.05, 0.1)
+            for model in ("gru", "ridge")
+        ]
+    )
+    found["interval"] = [[share / 2, share / 2 + 0.5] for share in found["share"]]
+    figure = plots.power_curves(found[(found["signal"] == "xor") | (found["model"] == "ridge")])
+    assert panel_titles(figure) == ["linear", "xor"]
+    assert [len(axes.lines) for axes in figure.axes] == [1, 2]
+    assert decoded(figure).width > 800
+
+
 def test_empty_frames_become_a_sentence() -> None:
     nothing = pd.DataFrame()
     figures = [
@@ -268,6 +313,7 @@ def test_empty_frames_become_a_sentence() -> None:
         plots.fold_map(nothing),
         plots.equity_curves({}),
         plots.hit_rates(nothing),
+        plots.power_curves(nothing),
         plots.ic_through_time(nothing, nothing),
         plots.signal_history(nothing),
         plots.confusion(np.zeros((0, 0)), []),

@@ -1,0 +1,296 @@
+"""The wrappers on real bars beside naive forecasts, and beside the loop a tutorial writes.
+
+    python -m benchmarks.wrappers [--rounds 5] [--epochs 10] [--tickers 6]
+
+Prints one table as JSON, with three parts.
+
+``forecasts``: each wrapper is fitted on the first 80 % of a ticker's history, as returns and as
+prices, and forecasts every later session one step ahead. ``mse_ratio`` is its squared error over
+that of the zero forecast (of a return) or of persistence (of a price, the same bet); below 1 is
+better than knowing nothing. ``hit_rate`` is the share of sessions whose direction it had right.
+
+``fit_time``: a fit of each wrapper beside the straightforward loop that does the same work: windows
+one at a time into a Python list, batches by slicing, one Adam. Same network, windows, batch size
+and epochs, one thread each; the two alternate, and the medians of process time are compared.
+
+``cells``: the largest difference between the written-out cells and torch's, values and gradients.
+
+Bars are those of the embedded sample, and of ``../shared/data/stocknet`` where that folder is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from rnn_pipeline import MultivariateLSTM, TradingGRU, TradingLSTM
+from rnn_pipeline.market.sample import FIRST_SESSION, LAST_SESSION, SampleSource
+from rnn_pipeline.networks.cells import CELLS
+from rnn_pipeline.settings import TrainingSpec
+
+STOCKNET = Path(__file__).parents[2] / "shared" / "data" / "stocknet" / "ohlcv.parquet"
+LOOKBACK, TRAIN_SHARE = 20, 0.8
+EARLY = TrainingSpec(patience=4)
+
+
+def sample_bars() -> dict[str, pd.DataFrame]:
+    """The sample's tickers with a long history."""
+    source = SampleSource()
+    bars = {
+        ticker: source.parse_bars(source.fetch_bars(ticker, FIRST_SESSION, LAST_SESSION), ticker)
+        for ticker in ("AAPL", "GOOG", "IBM", "MSFT")
+    }
+    return {ticker: rows.set_index("session").sort_index() for ticker, rows in bars.items()}
+
+
+def stocknet_bars(tickers: int) -> dict[str, pd.DataFrame]:
+    """The first tickers, by name, of the folder beside the checkout; none where it is absent."""
+    if not STOCKNET.exists():
+        return {}
+    rows = pd.read_parquet(STOCKNET).assign(session=lambda rows: pd.to_datetime(rows["date"]))
+    wanted = sorted(rows["ticker"].unique())[:tickers]
+    return {
+        ticker: rows[rows["ticker"] == ticker].set_index("session").sort_index()
+        for ticker in wanted
+    }
+
+
+def features(bars: pd.DataFrame) -> pd.DataFrame:
+    """Returns, range and volume of each session; ``target`` is the session's own return."""
+    close = bars["adj_close"]
+    returns = np.log(close).diff()
+    frame = pd.DataFrame(
+        {
+            "return_1": returns,
+            "return_5": np.log(close).diff(5),
+            "range": np.log(bars["high"] / bars["low"]),
+            "volatility": returns.rolling(20).std(),
+            "volume": np.log(bars["volume"].clip(lower=1)).diff(),
+            "target": returns,
+        }
+    )
+    return frame.dropna()
+
+
+def scores(forecast: np.ndarray, actual: np.ndarray) -> dict[str, float]:
+    """Of return forecasts, against the zero forecast."""
+    moved = actual != 0
+    return {
+        "mse_ratio": float(((forecast - actual) ** 2).mean() / (actual**2).mean()),
+        "hit_rate": float((np.sign(forecast) == np.sign(actual))[moved].mean()),
+    }
+
+
+def one_ticker(bars: pd.DataFrame, epochs: int) -> dict[str, Any]:
+    """Every wrapper on one ticker's held-out sessions."""
+    frame = features(bars)
+    returns = frame["target"]
+    prices = bars["adj_close"].loc[returns.index]
+    cut = int(TRAIN_SHARE * len(returns))
+    # The first window that forecasts a held-out session ends at the last training session.
+    asked_from = slice(cut - LOOKBACK, None)
+    actual = returns.to_numpy()[cut:]
+    found: dict[str, Any] = {
+        "held_out": len(actual),
+        "up_share": float((actual > 0).mean()),
+        "persistence": scores(returns.to_numpy()[cut - 1 : -1], actual),
+        "training_mean": scores(np.full(len(actual), returns.iloc[:cut].mean()), actual),
+    }
+    asked = {"lookback": LOOKBACK, "epochs": epochs}
+    for kind in (TradingLSTM, TradingGRU):
+        on_returns, on_prices = (kind(training=EARLY, device="cpu") for _ in range(2))
+        on_returns.fit(returns.iloc[:cut], **asked)
+        made = on_returns.predict_all(returns.iloc[asked_from])[LOOKBACK - 1 : -1]
+        found[f"{kind.__name__} on returns"] = scores(made, actual)
+
+        on_prices.fit(prices.iloc[:cut], **asked)
+        level, before = prices.to_numpy()[cut:], prices.to_numpy()[cut - 1 : -1]
+        made = on_prices.predict_all(prices.iloc[asked_from])[LOOKBACK - 1 : -1]
+        # A price may be forecast below 0 where the history never was; its sign is still a bet.
+        found[f"{kind.__name__} on prices"] = {
+            "mse_ratio": float(((made - level) ** 2).mean() / ((before - level) ** 2).mean()),
+            "hit_rate": scores(made - before, level - before)["hit_rate"],
+        }
+    multivariate = MultivariateLSTM(training=EARLY, device="cpu")
+    multivariate.fit(frame.iloc[:cut], "target", **asked)
+    made = multivariate.predict_all(frame.iloc[asked_from]).to_numpy()[LOOKBACK - 1 : -1]
+    found["MultivariateLSTM"] = scores(made, actual)
+    return found
+
+
+def forecasts(bars: dict[str, pd.DataFrame], epochs: int) -> dict[str, Any]:
+    """Medians over tickers, and each ticker."""
+    each = {ticker: one_ticker(rows, epochs) for ticker, rows in bars.items()}
+    summary = {}
+    for name in next(iter(each.values())):
+        values = [found[name] for found in each.values()]
+        if isinstance(values[0], dict):
+            ratios = [value["mse_ratio"] for value in values]
+            summary[name] = {
+                "mse_ratio_median": statistics.median(ratios),
+                "better_than_naive": f"{sum(ratio < 1 for ratio in ratios)} of {len(ratios)}",
+                "hit_rate_mean": statistics.fmean(value["hit_rate"] for value in values),
+            }
+    held_out = sum(found["held_out"] for found in each.values())
+    up = sum(found["up_share"] * found["held_out"] for found in each.values()) / held_out
+    return {
+        "epochs_at_most": epochs,
+        "sessions": held_out,
+        "always_up_hit_rate": up,
+        "median": summary,
+        "tickers": each,
+    }
+
+
+class Reference(nn.Module):
+    """One multilayer torch layer (or one per width) and a head on the last step."""
+
+    def __init__(self, layer: type[nn.RNNBase], n_features: int, widths: list[int]) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.2)
+        if len(set(widths)) == 1:
+            deep = layer(n_features, widths[0], len(widths), batch_first=True, dropout=0.2)
+            self.layers = nn.ModuleList([deep])
+        else:
+            sizes = zip([n_features, *widths], widths, strict=False)
+            self.layers = nn.ModuleList(layer(a, b, batch_first=True) for a, b in sizes)
+        self.head = nn.Linear(widths[-1], 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = self.dropout(layer(x)[0])
+        return self.head(x[:, -1])
+
+
+def straightforward(
+    layer: type[nn.RNNBase], widths: list[int], inputs: np.ndarray, targets: np.ndarray, epochs: int
+) -> None:
+    """What a tutorial writes; ``inputs`` (rows, n_features), ``targets`` (rows,)."""
+    inputs = (inputs - inputs.mean(axis=0)) / inputs.std(axis=0)
+    targets = (targets - targets.mean()) / targets.std()
+    windows, following = [], []
+    for row in range(len(inputs) - LOOKBACK):
+        windows.append(inputs[row : row + LOOKBACK])
+        following.append(targets[row + LOOKBACK])
+    X = torch.tensor(np.array(windows), dtype=torch.float32)
+    y = torch.tensor(np.array(following), dtype=torch.float32)[:, None]
+    cut = int(0.8 * len(X))
+    network = Reference(layer, inputs.shape[1], widths)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
+    criterion = nn.MSELoss()
+    for _ in range(epochs):
+        network.train()
+        order = torch.randperm(cut)
+        for start in range(0, cut, 32):
+            rows = order[start : start + 32]
+            optimizer.zero_grad()
+            criterion(network(X[rows]), y[rows]).backward()
+            optimizer.step()
+        network.eval()
+        with torch.no_grad():
+            criterion(network(X[cut:]), y[cut:]).item()
+
+
+def fit_time(bars: pd.DataFrame, rounds: int, epochs: int = 1) -> dict[str, Any]:
+    """Alternating fits of the same work; process time, one thread."""
+    frame = features(bars)
+    returns = frame["target"]
+    inputs = frame.drop(columns="target").to_numpy()
+    alone = returns.to_numpy()[:, None]
+    asked = {"lookback": LOOKBACK, "epochs": epochs}
+    pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "TradingLSTM": (
+            lambda: TradingLSTM(device="cpu").fit(returns, **asked),
+            lambda: straightforward(nn.LSTM, [64, 64], alone, alone[:, 0], epochs),
+        ),
+        "TradingGRU": (
+            lambda: TradingGRU(device="cpu").fit(returns, **asked),
+            lambda: straightforward(nn.GRU, [64, 64], alone, alone[:, 0], epochs),
+        ),
+        "MultivariateLSTM": (
+            lambda: MultivariateLSTM(device="cpu").fit(frame, "target", **asked),
+            lambda: straightforward(nn.LSTM, [64, 32], inputs, returns.to_numpy(), epochs),
+        ),
+    }
+    torch.set_num_threads(1)
+    found = {}
+    for name, pair in pairs.items():
+        took: tuple[list[float], list[float]] = ([], [])
+        for _ in range(rounds + 1):
+            for work, times in zip(pair, took, strict=True):
+                started = time.process_time()
+                work()
+                times.append(time.process_time() - started)
+        # The first round warms up and does not count.
+        ours, theirs = (times[1:] for times in took)
+        found[name] = {
+            "wrapper_s_per_epoch": statistics.median(ours) / epochs,
+            "reference_s_per_epoch": statistics.median(theirs) / epochs,
+            "ratio_of_medians": statistics.median(theirs) / statistics.median(ours),
+            "ratio_of_minima": min(theirs) / min(ours),
+        }
+    return {"rows": len(returns), "epochs": epochs, "rounds": rounds, **found}
+
+
+def cell_errors() -> dict[str, float]:
+    """Largest absolute differences over 50 random cells of each kind, float64, 50 steps."""
+    layers = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+    found = {}
+    for name, layer in layers.items():
+        values = gradients = 0.0
+        for seed in range(50):
+            generator = torch.Generator().manual_seed(seed)
+            cell = CELLS[name](5, 16, generator).double()
+            reference = layer(5, 16, batch_first=True).double()
+            reference.load_state_dict({f"{key}_l0": v for key, v in cell.state_dict().items()})
+            x = torch.randn(4, 50, 5, generator=generator, dtype=torch.float64).requires_grad_()
+            ours, theirs = cell.unroll(x)[0], reference(x)[0]
+            values = max(values, (ours - theirs).abs().max().item())
+            weight = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
+            pairs = zip(
+                torch.autograd.grad((ours * weight).sum(), [x, *cell.parameters()]),
+                torch.autograd.grad((theirs * weight).sum(), [x, *reference.parameters()]),
+                strict=True,
+            )
+            gradients = max(gradients, *((own - other).abs().max().item() for own, other in pairs))
+        found[name] = {"values": values, "gradients": gradients}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="of the fit times")
+    parser.add_argument("--epochs", type=int, default=10, help="of the forecasts, at most")
+    parser.add_argument("--tickers", type=int, default=6, help="of stocknet")
+    asked = parser.parse_args()
+    sample, stocknet = sample_bars(), stocknet_bars(asked.tickers)
+    report = {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": f"{os.cpu_count()} cores ({platform.machine()}), load"
+        f" {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, torch"
+        f" {torch.__version__}",
+        "cells": cell_errors(),
+        "fit_time": fit_time(sample["AAPL"], asked.rounds),
+        "forecasts": {
+            "sample": forecasts(sample, asked.epochs),
+            **({"stocknet": forecasts(stocknet, asked.epochs)} if stocknet else {}),
+        },
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

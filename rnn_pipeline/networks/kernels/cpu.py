@@ -1,0 +1,343 @@
+"""The fused kernel for the CPU: one small network per thread, compiled by Numba on first use.
+
+What it computes, and to which layouts, is in :mod:`.cpu_kernel` and :mod:`.cpu_layout`; here is who
+computes it and when. Whole epochs run without Python's lock, so threads share nothing but the
+reading of data; what becomes of a member does not depend on them, bit for bit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import logging
+import math
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rnn_pipeline.networks.fleet import Member, TrainedMember
+from rnn_pipeline.networks.randomness import Purpose, dropout_threshold, epoch_order, stream_key
+from rnn_pipeline.networks.recurrent import RecurrentForecaster, initialise
+from rnn_pipeline.networks.training import History, learning_rates
+
+if TYPE_CHECKING:
+    from rnn_pipeline.networks.kernels.cpu_layout import Architecture, Plan
+
+FORECAST_BATCH = 48
+"""Windows in one forward pass without gradients: enough to fill the register tiles."""
+COMPILE_S = 20
+"""About how long a first compilation takes; announced when a load from the cache would be over."""
+
+_log = logging.getLogger(__name__)
+
+
+def available() -> str | None:
+    """Why the kernel cannot run here, in a few words; None where it can."""
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed"
+    return None
+
+
+def train(
+    members: Sequence[Member],
+    *,
+    threads: int,
+    on_trained: Callable[[int, TrainedMember], None],
+) -> None:
+    """Train members, each on one thread.
+
+    Args:
+        members: to be trained; they may differ in everything.
+        threads: at most so many at once.
+        on_trained: called in this thread with a member's place in the list as soon as it is
+            trained, in whatever order that happens.
+
+    Raises:
+        ValueError: a member's loss is not finite; the message names it and the epoch.
+    """
+    compile_kernel()
+    stop = np.zeros(1, np.bool_)
+    workspaces = threading.local()
+
+    def work(member: Member) -> TrainedMember:
+        if not hasattr(workspaces, "own"):
+            workspaces.own = Workspace()
+        return _train(member, workspaces.own, stop)
+
+    with ThreadPoolExecutor(max(1, min(threads, len(members)))) as pool:
+        try:
+            places = {pool.submit(work, member): place for place, member in enumerate(members)}
+            for future in as_completed(places):
+                on_trained(places[future], future.result())
+        finally:
+            stop[0] = True
+            pool.shutdown(cancel_futures=True)
+
+
+def predict(
+    members: Sequence[TrainedMember],
+    inputs: Sequence[np.ndarray],
+    ends: Sequence[np.ndarray],
+    threads: int = 1,
+) -> list[np.ndarray]:
+    """Forecast with many members at once.
+
+    A forecast's bits depend on nothing but its member and its window.
+
+    Args:
+        members: trained, wherever that was.
+        inputs: one (rows, n_features) float32 series per member, scaled as its training inputs.
+        ends: (n_i,) rows where the member's windows end, inclusive.
+        threads: at most so many members at once.
+
+    Returns:
+        (n_i, n_outputs) float32 per member, in the network's order of outputs, scaled as its
+        training targets were. A NaN in a window makes its forecast NaN.
+    """
+    compile_kernel()
+    workspaces = threading.local()
+
+    def work(member: TrainedMember, series: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        if not hasattr(workspaces, "own"):
+            workspaces.own = Workspace()
+        return _predict(member, series, rows, workspaces.own)
+
+    jobs = (members, inputs, ends)
+    if threads == 1:
+        return list(map(work, *jobs))
+    with ThreadPoolExecutor(max(1, min(threads, len(members)))) as pool:
+        return list(pool.map(work, *jobs))
+
+
+class Workspace:
+    """The memory of one thread; it grows to what the largest network there took."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.float32)
+
+    def array(self, size: int) -> np.ndarray:
+        """``size`` float32 values with whatever is in them, beginning on a cache line."""
+        if len(self._memory) < size + _LINE:
+            self._memory = np.empty(size + _LINE, np.float32)
+        start = -(self._memory.ctypes.data // 4) % _LINE
+        return self._memory[start : start + size]
+
+
+_LINE = 16
+"""float32 values in a cache line, as in the widest vector."""
+
+
+@cache
+def compile_kernel() -> None:
+    """Compile the kernel, or load it from Numba's cache, by training and forecasting once."""
+    import numba
+
+    try:
+        from rnn_pipeline.networks.kernels import cpu_kernel
+    except RuntimeError:
+        # Neither the package's folder nor the user's can be written: compile for this process.
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="rnn-pipeline-kernel-")
+        atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
+        from rnn_pipeline.networks.kernels import cpu_kernel
+    from rnn_pipeline.networks.kernels.cpu_layout import Architecture, plan_of
+
+    plan = plan_of(Architecture("lstm", 1, (1,), 1, 1), 1)
+    work = Workspace().array(plan.size)
+    work[:] = 0.0
+    series, none = np.zeros((1, 1), np.float32), np.zeros(0, np.float32)
+    ends, stop = np.zeros(1, np.int64), np.zeros(1, np.bool_)
+    rates, keys = np.zeros(1), np.zeros((1, 3), np.int64)
+    announcement = threading.Timer(
+        2.0, _log.info, (f"fleet: compiling the kernel once, about {COMPILE_S} s",)
+    )
+    announcement.start()
+    try:
+        cpu_kernel.train_epoch(
+            plan, work, series, series, none, ends, 1, 0, rates, keys, 0, 1.0, 0.0, 1.0, 0.0, stop
+        )
+        cpu_kernel.forecast(plan, work, series, series, none, ends, series.copy())
+    finally:
+        announcement.cancel()
+
+
+def _contiguous(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """Of the one layout that the kernel is compiled for; copied where it is of another."""
+    return np.require(array, dtype, ("C", "A", "W"))
+
+
+def _train(member: Member, workspace: Workspace, stop: np.ndarray) -> TrainedMember:
+    """Train one member on the calling thread, with the semantics of :func:`.training.fit`."""
+    from rnn_pipeline.networks.kernels.cpu_kernel import forecast, train_epoch
+    from rnn_pipeline.networks.kernels.cpu_layout import Architecture, plan_of
+
+    spec, network = member.training, member.network
+    series = _contiguous(member.inputs, np.float32)
+    targets = _contiguous(member.targets.reshape(len(series), -1), np.float32)
+    quantiles = np.array(getattr(network, "quantiles", ()), np.float32)
+    train_ends = _contiguous(member.train_ends, np.int64)
+    val_ends = _contiguous(member.val_ends, np.int64)
+    architecture = Architecture(
+        network.cell,
+        series.shape[1],
+        tuple(network.hidden_sizes),
+        targets.shape[1] * (1 + len(quantiles)),
+        member.lookback,
+    )
+    plan = plan_of(architecture, max(min(spec.batch_size, len(train_ends)), FORECAST_BATCH))
+    work = workspace.array(plan.size)
+    weights = work[plan.weights : plan.weights + plan.n_weights]
+    moments = work[plan.first_moments : plan.second_moments + plan.n_weights]
+
+    state = getattr(member, "initial", None) or first_weights(member, architecture)
+    pack(state, architecture, plan, work)
+    moments[:] = 0.0
+    best = weights.copy()
+    outputs = np.empty((len(val_ends), architecture.n_outputs), np.float32)
+
+    train_losses: list[float] = []
+    val_losses: list[float] = []
+    best_epoch = 0
+    rates = learning_rates(spec, len(train_ends))
+    for epoch in range(spec.epochs):
+        first_step = epoch * rates.shape[1]
+        train_losses.append(
+            train_epoch(
+                plan,
+                work,
+                series,
+                targets,
+                quantiles,
+                train_ends[epoch_order(member.seed, epoch, len(train_ends))],
+                spec.batch_size,
+                first_step,
+                rates[epoch],
+                stream_keys(member, first_step, rates.shape[1]),
+                dropout_threshold(network.dropout),
+                1.0 / (1.0 - network.dropout),
+                spec.input_noise,
+                math.inf if spec.clip_norm is None else spec.clip_norm,
+                spec.weight_decay,
+                stop,
+            )
+        )
+        val_losses.append(forecast(plan, work, series, targets, quantiles, val_ends, outputs))
+        if not math.isfinite(train_losses[-1]) or not math.isfinite(val_losses[-1]):
+            raise ValueError(
+                f"member {member.key!r}: the loss is not finite in epoch {epoch} (training"
+                f" {train_losses[-1]}, validation {val_losses[-1]}): look for NaN, infinite or"
+                " unscaled values in inputs and targets, or lower the learning rate"
+                f" ({spec.learning_rate:g})"
+            )
+        if epoch == 0 or val_losses[-1] < val_losses[best_epoch]:
+            best_epoch = epoch
+            best[:] = weights
+        elif spec.patience is not None and epoch - best_epoch >= spec.patience:
+            break
+    return TrainedMember(
+        member.key,
+        network,
+        architecture.n_features,
+        member.lookback,
+        unpack(best, architecture),
+        History(train_losses, val_losses, best_epoch),
+    )
+
+
+def _predict(
+    member: TrainedMember, series: np.ndarray, ends: np.ndarray, workspace: Workspace
+) -> np.ndarray:
+    """Forecast with one member on the calling thread."""
+    from rnn_pipeline.networks.kernels.cpu_kernel import forecast
+    from rnn_pipeline.networks.kernels.cpu_layout import Architecture, plan_of
+
+    spec = member.network_spec
+    architecture = Architecture(
+        spec.cell,
+        member.n_features,
+        tuple(spec.hidden_sizes),
+        len(member.state["head.bias"]),
+        member.lookback,
+    )
+    outputs = np.empty((len(ends), architecture.n_outputs), np.float32)
+    if len(ends) == 0:
+        return outputs
+    plan = plan_of(architecture, FORECAST_BATCH)
+    work = workspace.array(plan.size)
+    pack(member.state, architecture, plan, work)
+    nothing = np.empty((0, 1), np.float32)
+    forecast(
+        plan,
+        work,
+        _contiguous(series, np.float32),
+        nothing,
+        nothing[:, 0],
+        _contiguous(ends, np.int64),
+        outputs,
+    )
+    return outputs
+
+
+def first_weights(member: Member, architecture: Architecture) -> dict[str, torch.Tensor]:
+    """The weights that every backend starts a member from."""
+    network = RecurrentForecaster(member.network, architecture.n_features, architecture.n_outputs)
+    initialise(network, torch.Generator().manual_seed(member.seed))
+    return network.state_dict()
+
+
+def stream_keys(member: Member, first_step: int, n_steps: int) -> np.ndarray:
+    """The keys of what is drawn in an epoch.
+
+    Returns:
+        (n_steps, n_layers + 2) int64: of dropout behind each layer, of the noise's radius and
+        angle; 0 for what is not drawn.
+    """
+    n_layers = len(member.network.hidden_sizes)
+    keys = np.zeros((n_steps, n_layers + 2), np.int64)
+    for row, step in enumerate(range(first_step, first_step + n_steps)):
+        if member.network.dropout:
+            for site in range(1, n_layers + 1):
+                keys[row, site - 1] = stream_key(member.seed, Purpose.DROPOUT, step, site)
+        if member.training.input_noise:
+            keys[row, -2] = stream_key(member.seed, Purpose.NOISE_RADIUS, step)
+            keys[row, -1] = stream_key(member.seed, Purpose.NOISE_ANGLE, step)
+    return keys
+
+
+def pack(
+    state: Mapping[str, torch.Tensor], architecture: Architecture, plan: Plan, work: np.ndarray
+) -> None:
+    """Write a state dict's weights into the workspace as the kernel has them."""
+    from rnn_pipeline.networks.kernels.cpu_layout import packing, parameter_shapes
+
+    # End to end, with the padding's 0 behind them, where the gradients and moments will be: a new
+    # array costs more in page faults than all the copying.
+    flat = work[plan.gradients :]
+    end = 0
+    for name in parameter_shapes(architecture):
+        parameter = state[name].detach().numpy().ravel()
+        flat[end : end + len(parameter)] = parameter
+        end += len(parameter)
+    flat[end] = 0.0
+    weights = work[plan.weights : plan.weights + plan.n_weights]
+    # "clip" spares NumPy a buffer; no place is out of range.
+    np.take(flat[: end + 1], packing(architecture), out=weights, mode="clip")
+
+
+def unpack(weights: np.ndarray, architecture: Architecture) -> dict[str, torch.Tensor]:
+    """A state dict from weights as the kernel has them."""
+    from rnn_pipeline.networks.kernels.cpu_layout import parameter_shapes, unpacking
+
+    flat = torch.from_numpy(weights[unpacking(architecture)])
+    shapes = parameter_shapes(architecture)
+    parts = flat.split([math.prod(shape) for shape in shapes.values()])
+    return {
+        name: part.reshape(shape).clone()
+        for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
