@@ -34,6 +34,12 @@ def test_every_example_prints_what_the_page_says(name: str, count: int) -> None:
         assert lines == shown.splitlines()
 
 
+def test_the_readmes_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert len(re.findall(r"-?\d\.\d+", capsys.readouterr().out)) == 3
+
+
 def test_the_museums_table_is_the_museum() -> None:
     for exhibit in EXHIBITS:
         line = f"| {exhibit.name} | {exhibit.seen_in} | {exhibit.variant} | `{exhibit.asset}` |"
