@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 import torch
 
+from rnn_pipeline.evidence.baselines import walk_forward_baselines
 from rnn_pipeline.evidence.lookahead import Knowledge
 from rnn_pipeline.evidence.significance import walk_forward_evidence, with_sentiment
 from rnn_pipeline.evidence.trials import recipes, trials_of
@@ -37,7 +38,7 @@ from rnn_pipeline.features.windows import (
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.networks.checkpoints import weights_hash
 from rnn_pipeline.networks.fleet import Compute
-from rnn_pipeline.networks.sentiment import TrainedSentiment, train_sentiment
+from rnn_pipeline.networks.sentiment import SentimentClassifier, train_sentiment
 from rnn_pipeline.networks.walk_forward import (
     Forecaster,
     stamped,
@@ -53,7 +54,7 @@ from rnn_pipeline.warehouse import Warehouse
 Frame: TypeAlias = pd.DataFrame
 
 
-def sentiment_of(corpus: Frame, spec: SentimentSpec) -> TrainedSentiment:
+def sentiment_of(corpus: Frame, spec: SentimentSpec) -> SentimentClassifier:
     """Train the sentiment network on the training rows of a corpus, on the CPU."""
     train = corpus[corpus["split"] == "train"]
     return train_sentiment(
@@ -76,6 +77,7 @@ class Stages:
         folds: training, validation and test spans.
         fold_datasets: each ticker's share of each fold, scaled.
         forecasters: the trained networks of one model.
+        baselines: their forecasts of every fold's test sessions.
         forecasts: of every fold's test sessions.
         evidence: what each fold's forecasts may be believed.
         price_signals: forecasts as signals.
@@ -89,12 +91,13 @@ class Stages:
     bars: Callable[[Warehouse, Sequence[str], date, date, int], Frame] = Warehouse.bars_by_era
     price_features: Callable[[Frame, Frame], Frame] = catalogue.feature_table
     targets: Callable[[Frame, int], Frame] = price.targets
-    sentiment_model: Callable[[Frame, SentimentSpec], TrainedSentiment] = sentiment_of
+    sentiment_model: Callable[[Frame, SentimentSpec], SentimentClassifier] = sentiment_of
     news_sentiment: Callable[..., Frame] = news_sentiment
     model_features: Callable[[Frame, Frame, Sequence[str]], Frame] = model_features
     folds: Callable[..., tuple[Fold, ...]] = walk_forward
     fold_datasets: Callable[..., Iterable[FoldData]] = fold_datasets
     forecasters: Callable[..., tuple[dict[str, Forecaster], int]] = train_walk_forward
+    baselines: Callable[..., tuple[Frame, int]] = walk_forward_baselines
     forecasts: Callable[..., Frame] = walk_forward_forecasts
     evidence: Callable[[Frame, Frame, Frame], Frame] = walk_forward_evidence
     price_signals: Callable[[Frame, Frame], Frame] = fusion.price_signals
@@ -178,6 +181,7 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         )[0]
         for name, network in model.networks.items()
     }
+    baselines = stamped(stages.baselines(datasets, outcomes)[0], shown, model.horizon)
     forecasts = stamped(stages.forecasts(datasets, list(fitted.values())), shown, model.horizon)
     with store.batch() as batch:
         batch.append("targets", outcomes)
@@ -207,6 +211,7 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         "scalers": _scalers(datasets, columns, begins),
         "training_history": _histories(fitted, begins),
         "checkpoints": _weights(fitted, begins),
+        "baseline_forecasts": baselines,
         "forecasts": forecasts,
         "evidence": evidence,
         "price_signals": from_price,
@@ -222,12 +227,11 @@ def _dated(outcomes: Frame, prices: Frame) -> Frame:
     return outcomes.merge(known.rename(columns={"session": "target_session"}), how="left")
 
 
-def _sentiment_weights(network: TrainedSentiment, known_at: pd.Timestamp) -> Frame:
+def _sentiment_weights(classifier: SentimentClassifier, known_at: pd.Timestamp) -> Frame:
     """The sentiment network as one row: its corpus has no dates."""
-    words = " ".join(network.vocabulary.words)
-    return pd.DataFrame(
-        {"weights": [weights_hash(network.state)], "vocabulary": [words], "known_at": [known_at]}
-    )
+    words = " ".join(classifier.word2idx)
+    weights = weights_hash(classifier.state)
+    return pd.DataFrame({"weights": [weights], "vocabulary": [words], "known_at": [known_at]})
 
 
 def _fold_windows(

@@ -27,7 +27,10 @@ GRAPH = {
     "lstm_forecaster": {"sequence_windows"},
     "gru_forecaster": {"sequence_windows"},
     "tuning_trials": {"sequence_windows"},
-    "walk_forward_forecasts": {"lstm_forecaster", "gru_forecaster", "news_sentiment"},
+    "baseline_forecasts": {"sequence_windows"},
+    "walk_forward_forecasts": {
+        *("lstm_forecaster", "gru_forecaster", "baseline_forecasts", "news_sentiment")
+    },
     "price_signals": {"model_features", "walk_forward_forecasts"},
     "sentiment_signals": {"news_sentiment", "walk_forward_forecasts"},
     "trading_signals": {"price_signals", "sentiment_signals"},

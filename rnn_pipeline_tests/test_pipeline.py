@@ -21,6 +21,7 @@ from rnn_pipeline.defs.partitions import range_tags
 from rnn_pipeline.defs.reporting import REPORT
 from rnn_pipeline.defs.resources import WarehouseResource
 from rnn_pipeline.defs.trading import price_signals
+from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
 from rnn_pipeline.networks.walk_forward import Forecaster
 from rnn_pipeline.replay import replay
@@ -29,8 +30,9 @@ from rnn_pipeline.warehouse import Warehouse
 
 SETTINGS = load_settings()
 DERIVED = (
-    *("price_features", "targets", "news_sentiment", "model_features", "forecasts", "evidence"),
-    *("price_signals", "sentiment_signals", "trading_signals", "trading_decisions"),
+    *("price_features", "targets", "news_sentiment", "model_features", "baseline_forecasts"),
+    *("forecasts", "evidence", "price_signals", "sentiment_signals"),
+    *("trading_signals", "trading_decisions"),
 )
 TRADED = ["AAPL", "MSFT"]
 #: Assets that no stage of the demo makes.
@@ -135,6 +137,19 @@ def test_a_ticker_with_too_little_history_gets_a_status_and_no_signal(store):
         assert "FB" not in set(store.rows(name)["ticker"])
 
 
+def test_baselines_stand_beside_the_networks_and_are_never_traded(store):
+    every = store.rows("all_forecasts")
+    by_kind = dict(iter(every.groupby("kind")))
+    assert set(by_kind["baseline"]["model"]) == set(BASELINES)
+    assert set(by_kind["network"]["model"]) == set(SETTINGS.model.networks)
+    tested = [
+        rows[["ticker", "session"]].drop_duplicates(ignore_index=True) for rows in by_kind.values()
+    ]
+    assert_frame_equal(*tested)
+    traded = set(",".join(store.rows("price_signals")["model_hash"]).split(","))
+    assert traded == set(by_kind["network"]["model_hash"])
+
+
 def test_contributions_add_up_and_no_evidence_means_no_position(store):
     signals = store.rows("trading_signals")
     added = signals["price_contribution"] + signals["sentiment_contribution"]
@@ -220,6 +235,8 @@ def test_running_again_changes_nothing_and_trains_nothing(store, instance):
     for model in SETTINGS.model.networks:
         event = instance.get_latest_materialization_event(dg.AssetKey(f"{model}_forecaster"))
         assert event.asset_materialization.metadata["networks_trained"].value == 0
+    event = instance.get_latest_materialization_event(dg.AssetKey("baseline_forecasts"))
+    assert event.asset_materialization.metadata["folds_fitted"].value == 0
 
 
 def test_one_ticker_and_one_date_by_hand_give_the_same_rows(store, instance):

@@ -51,7 +51,8 @@ retrain = dg.define_asset_job(
     "retrain",
     # The look-ahead test trains for itself, so it has a job of its own.
     selection=dg.AssetSelection.assets(
-        "gradient_flow", "sequence_windows", *_FORECASTERS, "walk_forward_forecasts"
+        *("gradient_flow", "sequence_windows", "baseline_forecasts"),
+        *(*_FORECASTERS, "walk_forward_forecasts"),
     )
     - dg.AssetSelection.checks(no_look_ahead),
     description=(

@@ -5,29 +5,76 @@ from datetime import UTC, datetime
 import dagster as dg
 import pandas as pd
 
-from rnn_pipeline.defs.features import news_sentiment
+from rnn_pipeline.defs.features import news_sentiment, sequence_windows
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.networks import forecasters, load_forecasters, read_fold_datasets
 from rnn_pipeline.defs.partitions import BY_TICKER, ONE_RUN, SETTINGS, TICKERS, tickers_of
-from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
-from rnn_pipeline.evidence.baselines import baseline_forecasts
+from rnn_pipeline.defs.resources import (
+    COMPUTE_POOL,
+    WAREHOUSE_POOL,
+    MarketResource,
+    WarehouseResource,
+)
+from rnn_pipeline.evidence.baselines import BASELINES, walk_forward_baselines
+from rnn_pipeline.evidence.information import mean_cross_sectional_ic
 from rnn_pipeline.evidence.luck import luck
-from rnn_pipeline.evidence.metrics import forecast_metrics
+from rnn_pipeline.evidence.metrics import average_seeds, forecast_metrics
 from rnn_pipeline.evidence.plausibility import ADVICE, implausible
 from rnn_pipeline.evidence.significance import (
     EVIDENCE_RULE,
     walk_forward_evidence,
     with_sentiment,
 )
-from rnn_pipeline.evidence.trials import new_trials, recipes, trials_of
-from rnn_pipeline.reporting import plots
+from rnn_pipeline.evidence.trials import new_trials, recipes, trials_of, tuning_counts
+from rnn_pipeline.reporting import evidence_plots
+from rnn_pipeline.reporting.style import without_minor
 from rnn_pipeline.reporting.tables import evidence_table_markdown
 
 
 @dg.asset(
     partitions_def=TICKERS,
     backfill_policy=ONE_RUN,
-    deps=[*forecasters, dg.AssetDep(news_sentiment, partition_mapping=BY_TICKER)],
+    deps=[sequence_windows],
+    pool=COMPUTE_POOL,
+    group_name="evidence",
+    kinds={"scikitlearn", "lightgbm"},
+)
+def baseline_forecasts(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
+) -> dg.MaterializeResult:
+    """What networks must beat, on their own windows and folds: simple rules and fitted models.
+
+    A fold is fitted again only where its rows have changed. Nothing here is traded.
+    """
+    from rnn_pipeline.networks.walk_forward import stamped
+
+    tickers = tickers_of(context)
+    store = warehouse.store
+    horizon = SETTINGS.model.horizon
+    rows, fitted = walk_forward_baselines(
+        read_fold_datasets(warehouse, market, tickers),
+        store.rows("targets", ticker=tickers, horizon=horizon),
+        store.rows("baseline_forecasts", ticker=tickers),
+    )
+    rows = stamped(rows, store.rows("model_features", ticker=tickers), horizon)
+    with store.batch() as batch:
+        batch.replace("baseline_forecasts", rows.assign(run_id=context.run.run_id), ticker=tickers)
+    scored = store.rows("walk_forward_baselines", ticker=tickers)
+    metrics = forecast_metrics(scored, by=("ticker", "model"))
+    show(context, metrics=table(metrics))
+    return dg.MaterializeResult(
+        metadata={**ranges(scored), "baselines": len(BASELINES), "folds_fitted": fitted}
+    )
+
+
+@dg.asset(
+    partitions_def=TICKERS,
+    backfill_policy=ONE_RUN,
+    deps=[
+        *forecasters,
+        baseline_forecasts,
+        dg.AssetDep(news_sentiment, partition_mapping=BY_TICKER),
+    ],
     pool=WAREHOUSE_POOL,
     group_name="evidence",
     kinds={"pytorch", "duckdb"},
@@ -62,24 +109,28 @@ def walk_forward_forecasts(
             with_sentiment(forecasts, sentiment),
             **recipes(SETTINGS.model, SETTINGS.folds),
             tried_at=pd.Timestamp(datetime.now(UTC)),
+            tuned=tuning_counts(store.rows("tuning_trials", ticker=tickers)),
         ),
     )
     evidence = walk_forward_evidence(forecasts, sentiment, pd.concat([ledger, added]))
     with store.batch() as batch:
         batch.append("trials", added.assign(run_id=context.run.run_id))
         batch.replace("evidence", evidence.assign(run_id=context.run.run_id), ticker=tickers)
-    metrics = forecast_metrics(forecasts, by=("ticker", "model"))
+    beside = store.rows("all_forecasts", ticker=tickers)
+    metrics = forecast_metrics(beside, by=("ticker", "model"))
     trials = int(evidence["trials"].max()) if len(evidence) else 1
-    lucky = luck(
-        pd.concat([forecasts, baseline_forecasts(store.bars(tickers), forecasts)]),
-        trials,
-        SETTINGS.backtest.sessions_per_year,
-    )
+    lucky = luck(beside, trials, SETTINGS.backtest.sessions_per_year)
     show(
         context,
         metrics=table(metrics),
-        hit_rates=plots.hit_rates(metrics),
+        hit_rates=evidence_plots.hit_rates(without_minor(metrics)),
         luck=table(lucky.frame),
+        luck_of_all=table(
+            pd.DataFrame(
+                {"superior_p": [lucky.superior_p], "backtest_overfitting": [lucky.overfitting]}
+            )
+        ),
+        across_tickers=table(mean_cross_sectional_ic(average_seeds(forecasts))),
         evidence=dg.MarkdownMetadataValue(
             evidence_table_markdown(evidence.groupby(["ticker", "model"]).tail(1))
         ),
@@ -89,7 +140,6 @@ def walk_forward_forecasts(
             **ranges(forecasts),
             "folds": int(forecasts["fold"].nunique()),
             "trials": trials,
-            "probability_of_backtest_overfitting": lucky.overfitting,
             "evidence_rule": EVIDENCE_RULE,
         }
     )

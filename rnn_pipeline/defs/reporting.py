@@ -9,10 +9,13 @@ from rnn_pipeline.defs.metadata import show
 from rnn_pipeline.defs.partitions import SETTINGS, universe
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, WarehouseResource
 from rnn_pipeline.defs.trading import trading_decisions
-from rnn_pipeline.reporting import plots
+from rnn_pipeline.evidence.text_baseline import tfidf_confusion
+from rnn_pipeline.reporting import evidence_plots, plots
 from rnn_pipeline.reporting.assemble import assemble
-from rnn_pipeline.reporting.html import HEADLINE_LIMIT, render_report, verdict
+from rnn_pipeline.reporting.html import HEADLINE_LIMIT, render_report
+from rnn_pipeline.reporting.style import without_minor
 from rnn_pipeline.reporting.tables import evidence_table_markdown
+from rnn_pipeline.reporting.verdict import verdict
 from rnn_pipeline.warehouse.files import write_atomically
 
 REPORT = SETTINGS.report_dir / "walk_forward_report.html"
@@ -38,10 +41,12 @@ def walk_forward_report(
     tickers = list(universe(SETTINGS))
     mine = {"ticker": tickers}
     model = load_sentiment(SENTIMENT_MODEL)
-    corpus = store.rows("labelled_headlines", "headline, label", split="test")
+    corpus = store.rows("labelled_headlines", "headline, label, split")
+    train, test = (corpus[corpus["split"] == part] for part in ("train", "test"))
     headlines = store.headlines(tickers)
     newest = headlines.nlargest(HEADLINE_LIMIT, "published_at")
-    confusion = model.confusion(corpus["headline"].tolist(), corpus["label"].tolist())
+    confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
+    judged = {"sentiment": confusion, "tfidf_logistic": tfidf_confusion(train, test)}
     report = assemble(
         SETTINGS,
         bars=store.bars(tickers),
@@ -50,6 +55,7 @@ def walk_forward_report(
         ),
         news_sentiment=store.rows("news_sentiment", **mine),
         forecasts=store.rows("walk_forward_forecasts", **mine),
+        baselines=store.rows("walk_forward_baselines", **mine),
         trials=store.rows("trials", **mine),
         trading_signals=store.rows("trading_signals", **mine),
         decisions=store.rows("trading_decisions", **mine),
@@ -58,7 +64,7 @@ def walk_forward_report(
         history=store.rows("training_history", **mine),
         quarantine=store.rows("quarantine", **mine),
         sentiment_metrics=pd.DataFrame(
-            [{"model": "sentiment", "n": len(corpus), **scores(confusion)}]
+            [{"model": name, "n": len(test), **scores(counts)} for name, counts in judged.items()]
         ),
         confusion=confusion,
         lineage={
@@ -70,9 +76,12 @@ def walk_forward_report(
     show(
         context,
         evidence=dg.MarkdownMetadataValue(evidence_table_markdown(report.metrics)),
-        equity=plots.equity_curves(report.equity),
-        ic_by_fold=plots.ic_through_time(report.metrics_by_fold, report.fold_table),
-        hit_rates=plots.hit_rates(report.metrics_by_ticker),
+        equity=evidence_plots.equity_curves(report.equity),
+        ic_through_time=evidence_plots.rolling_ic(report.rolling_ic),
+        hit_rates=evidence_plots.hit_rates(without_minor(report.metrics_by_ticker)),
+        reliability=evidence_plots.reliability(report.reliability),
+        costs=evidence_plots.cost_sensitivity(report.costs, report.cost_bps),
+        folds=plots.fold_map(report.fold_table),
     )
     return dg.MaterializeResult(
         metadata={

@@ -46,11 +46,13 @@ class Luck:
     Attributes:
         frame: one row per model, baselines included, in order of name: LUCK_COLUMNS (see
             :func:`luck`).
+        superior_p: chance that the best of all models beats the best baseline by luck.
         overfitting: probability of backtest overfitting among all models and seeds.
         trials: what the Sharpe ratios were deflated by.
     """
 
     frame: pd.DataFrame
+    superior_p: float
     overfitting: float
     trials: int
 
@@ -81,7 +83,7 @@ def luck(forecasts: pd.DataFrame, trials: int, sessions_per_year: int) -> Luck:
     rows = average_seeds(forecasts)
     rows = rows[rows["actual"].notna()]
     if rows.empty:
-        return Luck(pd.DataFrame(columns=list(LUCK_COLUMNS)), np.nan, trials)
+        return Luck(pd.DataFrame(columns=list(LUCK_COLUMNS)), np.nan, np.nan, trials)
     horizons = rows["horizon"].unique()
     if len(horizons) > 1:
         raise ValueError(
@@ -94,6 +96,7 @@ def luck(forecasts: pd.DataFrame, trials: int, sessions_per_year: int) -> Luck:
     losses = _by_session(rows, ["model"], (rows["forecast"] - rows["actual"]) ** 2)
     between = sharpe_ratios(each).var(ddof=1)
     known = [name for name in losses if name in BASELINES]
+    models = [name for name in losses if name not in BASELINES]
     members = model_confidence_set(losses, horizon)
     frame = pd.DataFrame(
         [
@@ -115,7 +118,12 @@ def luck(forecasts: pd.DataFrame, trials: int, sessions_per_year: int) -> Luck:
         ],
         columns=list(LUCK_COLUMNS),
     )
-    return Luck(frame, probability_of_backtest_overfitting(each), trials)
+    return Luck(
+        frame,
+        superior_predictive_ability(losses, known, models, horizon),
+        probability_of_backtest_overfitting(each),
+        trials,
+    )
 
 
 def session_returns(rows: pd.DataFrame, by: Sequence[str], horizon: int) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
+from scipy.stats import spearmanr
 
 from rnn_pipeline.evidence.information import ic_t
 from rnn_pipeline.evidence.layouts import require
@@ -169,3 +170,32 @@ def forecast_metrics(forecasts: pd.DataFrame, by: Sequence[str] = ("model",)) ->
     """
     rows = _ordered(forecasts) if "seed" in by else average_seeds(forecasts)
     return group_statistics(rows[rows["actual"].notna()], by).reset_index()
+
+
+def rolling_ic(forecasts: pd.DataFrame, sessions: int = 250, points: int = 60) -> pd.DataFrame:
+    """Information coefficient through time: of the last ``sessions`` sessions, all tickers pooled.
+
+    Args:
+        forecasts: the forecasts frame; seeds are averaged, unknown outcomes left out.
+        sessions: length of the window; earlier ends are not reported.
+        points: at about how many sessions, evenly spaced, it is taken.
+
+    Returns:
+        model, session (the window's last), ic, by model and session; a constant forecast has none.
+    """
+    rows = average_seeds(forecasts)
+    rows = rows[rows["actual"].notna()]
+    axis = np.sort(rows["session"].unique())
+    ends = range(sessions - 1, len(axis), max((len(axis) - sessions) // points, 1))
+    found = []
+    for model, own in rows.groupby("model"):
+        own = own.sort_values("session")
+        forecast, actual = own["forecast"].to_numpy(), own["actual"].to_numpy()
+        starts = np.searchsorted(own["session"].to_numpy(), axis)
+        starts = np.append(starts, len(own))
+        for end in ends:
+            window = slice(starts[end - sessions + 1], starts[end + 1])
+            if np.ptp(forecast[window]) > 0 and np.ptp(actual[window]) > 0:
+                ic = spearmanr(forecast[window], actual[window]).statistic
+                found.append((model, axis[end], float(ic)))
+    return pd.DataFrame(found, columns=["model", "session", "ic"])

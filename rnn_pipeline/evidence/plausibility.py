@@ -14,8 +14,8 @@ import pandas as pd
 
 from rnn_pipeline.evidence.layouts import require
 
-MAX_IC = 0.15
-"""Published daily information coefficients out of sample lie between 0.01 and 0.05."""
+MAX_IC = 0.10
+"""Twice the best published daily information coefficients out of sample, 0.03 to 0.05."""
 MAX_HIT_RATE = 0.60
 """Published accuracies on daily direction end there, with the small moves already left out."""
 MAX_R2 = 0.05

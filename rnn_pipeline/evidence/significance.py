@@ -223,3 +223,31 @@ def _grade(
 def _evidence_frame(graded: list[pd.DataFrame]) -> pd.DataFrame:
     frame = pd.concat(graded, ignore_index=True)[list(EVIDENCE_COLUMNS)]
     return frame.sort_values(["ticker", "model", "fold"], ignore_index=True)
+
+
+def pooled_evidence(forecasts: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+    """Grade each model on all tickers together: for reports, never for trading.
+
+    Many weak effects can be significant together where none is alone.
+
+    Args:
+        forecasts: the forecasts frame.
+        evidence: of :func:`overall_evidence`; the largest number of trials on a ticker is counted.
+
+    Returns:
+        model, p_value (:func:`evidence_p_value` of the pooled coefficient), grade.
+    """
+    rows = average_seeds(forecasts)
+    figures = group_statistics(rows[rows["actual"].notna()], ["model"])
+    trials = int(evidence["trials"].max()) if len(evidence) else 1
+    p_values = [
+        evidence_p_value(ic_t, n_effective, trials)
+        for ic_t, n_effective in zip(figures["ic_t"], figures["n_effective"], strict=True)
+    ]
+    figures = figures.assign(p_value=np.array(p_values, dtype=np.float64))
+    grades = [
+        evidence_grade(*row)
+        for row in figures[["p_value", "hit_low", "r2_vs_zero"]].itertuples(index=False)
+    ]
+    graded = figures[["p_value"]].assign(grade=pd.Series(grades, figures.index, dtype="str"))
+    return graded.reset_index()

@@ -92,6 +92,20 @@ def learning_rates(spec: TrainingSpec, n_rows: int) -> np.ndarray:
     return rates.reshape(spec.epochs, steps)
 
 
+def require_finite(epoch: int, train_loss: float, val_loss: float, spec: TrainingSpec) -> None:
+    """Refuse to go on with an epoch whose losses are not numbers.
+
+    Raises:
+        NotFinite: one is NaN or infinite; the message says in which epoch, and where to look.
+    """
+    if not math.isfinite(train_loss) or not math.isfinite(val_loss):
+        raise NotFinite(
+            f"the loss is not finite in epoch {epoch} (training {train_loss}, validation"
+            f" {val_loss}): look for NaN, infinite or unscaled values in inputs and targets, or"
+            f" lower the learning rate ({spec.learning_rate:g})"
+        )
+
+
 def fit(
     network: nn.Module,
     loss: Callable[[Tensor, Tensor], Tensor],
@@ -190,12 +204,7 @@ def fit(
         network.eval()
         with torch.inference_mode():
             val_losses.append(mean_loss(val_rows).item())
-        if not math.isfinite(train_losses[-1]) or not math.isfinite(val_losses[-1]):
-            raise NotFinite(
-                f"the loss is not finite in epoch {epoch} (training {train_losses[-1]},"
-                f" validation {val_losses[-1]}): look for NaN, infinite or unscaled values in"
-                f" inputs and targets, or lower the learning rate ({spec.learning_rate:g})"
-            )
+        require_finite(epoch, train_losses[-1], val_losses[-1], spec)
         if not best_state or val_losses[-1] < val_losses[best_epoch]:
             best_epoch = epoch
             best_state = {name: value.clone() for name, value in network.state_dict().items()}

@@ -8,11 +8,23 @@ from importlib.metadata import version
 
 import pandas as pd
 
-from rnn_pipeline.evidence.backtest import Fill, backtest, buy_and_hold, cash
-from rnn_pipeline.evidence.baselines import baseline_forecasts, sentiment_forecasts
-from rnn_pipeline.evidence.metrics import forecast_metrics
-from rnn_pipeline.evidence.significance import EVIDENCE_RULE, overall_evidence
-from rnn_pipeline.reporting.html import Report
+from rnn_pipeline.evidence.backtest import (
+    Backtest,
+    Fill,
+    backtest,
+    buy_and_hold,
+    capacity,
+    cash,
+    equal_weight,
+    sign_positions,
+)
+from rnn_pipeline.evidence.baselines import sentiment_forecasts
+from rnn_pipeline.evidence.calibration import reliability
+from rnn_pipeline.evidence.information import mean_cross_sectional_ic
+from rnn_pipeline.evidence.luck import luck
+from rnn_pipeline.evidence.metrics import average_seeds, forecast_metrics, rolling_ic
+from rnn_pipeline.evidence.significance import EVIDENCE_RULE, overall_evidence, pooled_evidence
+from rnn_pipeline.reporting.report import Report
 from rnn_pipeline.settings import Settings
 from rnn_pipeline.trading.decisions import current_decisions
 
@@ -21,7 +33,12 @@ SAMPLE_NOTES = (
     " each says what the bar of its session shows, so they carry no information beyond price.",
 )
 _LIBRARIES = ("rnn-pipeline", "dagster", "torch", "pandas", "duckdb")
-_ACCOUNTS = {"strategy": backtest, "buy_and_hold": buy_and_hold, "cash": cash}
+_ACCOUNTS = {
+    "strategy": backtest,
+    "buy_and_hold": buy_and_hold,
+    "equal_weight": equal_weight,
+    "cash": cash,
+}
 _FILLS: tuple[Fill, ...] = ("open", "close")
 
 
@@ -32,6 +49,7 @@ def assemble(
     headlines: pd.DataFrame,
     news_sentiment: pd.DataFrame,
     forecasts: pd.DataFrame,
+    baselines: pd.DataFrame,
     trials: pd.DataFrame,
     trading_signals: pd.DataFrame,
     decisions: pd.DataFrame,
@@ -47,11 +65,12 @@ def assemble(
 
     Args:
         settings: what was asked for; costs are taken from it and all of it is shown.
-        bars: ticker, session, open, close, adj_close of every ticker.
+        bars: ticker, session, open, close, adj_close, volume of every ticker.
         headlines: ticker, published_at, title, and score of those to be listed.
         news_sentiment: ticker, session, sentiment, sentiment_mean_5, news_count.
         forecasts: the networks' walk-forward forecasts with ``actual``.
-        trials: the ledger of what was tried.
+        baselines: those of the baselines; where there are any, only their rows are scored.
+        trials: the ledger of what was tried; empty: each model and seed is a trial.
         trading_signals: of all sessions.
         decisions: trading_decisions of all sessions; the account trades their positions.
         statuses: ticker, status: tickers without decisions, and why.
@@ -65,18 +84,18 @@ def assemble(
     Returns:
         The report of the newest session among the decisions, or among the bars without any.
     """
-    scored = forecasts
-    if len(forecasts):
-        scored = pd.concat(
-            [
-                forecasts,
-                sentiment_forecasts(news_sentiment, forecasts),
-                baseline_forecasts(bars, forecasts),
-            ],
-            ignore_index=True,
-        )
-    graded = scored[scored["model_hash"] != "baseline"]
-    performance, equity = _accounts(decisions, bars, settings)
+    graded = _on_shared_rows(forecasts, baselines)
+    if len(graded):
+        graded = pd.concat([graded, sentiment_forecasts(news_sentiment, graded)])
+    scored = pd.concat([graded, baselines], ignore_index=True) if len(graded) else graded
+    evidence = overall_evidence(graded, trials if len(trials) else None)
+    tried = int(evidence["trials"].max()) if len(evidence) else 1
+    # The sentiment level is no log return, so that it has no loss to be compared by.
+    lucky = luck(scored[scored["model"] != "sentiment"], tried, settings.backtest.sessions_per_year)
+    accounts = _accounts(decisions, bars, settings)
+    alone = _alone(scored, bars, settings)
+    networks = {name: alone[name] for name in settings.model.networks if name in alone}
+    drawn = {name: account for (name, fill), account in accounts.items() if fill == "open"}
     counts = bars.groupby("ticker")["session"].agg(["size", "min", "max"]).reset_index()
     counts.columns = pd.Index(["ticker", "bars", "first_session", "last_session"])
     told = headlines.groupby("ticker").size()
@@ -88,12 +107,23 @@ def assemble(
         metrics=forecast_metrics(scored, by=("model",)),
         metrics_by_ticker=forecast_metrics(scored, by=("ticker", "model")),
         metrics_by_fold=forecast_metrics(graded, by=("fold", "model")),
-        evidence=overall_evidence(graded, trials),
+        mean_ic=mean_cross_sectional_ic(average_seeds(scored)),
+        rolling_ic=rolling_ic(scored),
+        reliability=reliability(scored),
+        evidence=evidence,
+        pooled_evidence=pooled_evidence(graded, evidence),
+        luck=lucky.frame,
+        overfitting=lucky.overfitting,
         evidence_rule=EVIDENCE_RULE,
         fold_table=fold_table,
         history=history,
-        equity=equity,
-        performance=performance,
+        equity={name: account.frame for name, account in (drawn | networks).items()},
+        performance=_performance(accounts, decisions, bars),
+        alone=pd.DataFrame(
+            [{"model": name} | account.summary() for name, account in alone.items()]
+        ),
+        costs=_costs(drawn | networks),
+        cost_bps=settings.backtest.cost_bps,
         bars=bars,
         trading_signals=trading_signals,
         news_sentiment=news_sentiment,
@@ -112,24 +142,62 @@ def assemble(
     )
 
 
+def _on_shared_rows(forecasts: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """The forecasts of sessions that the baselines forecast too: newer ones wait for a retrain."""
+    if baselines.empty:
+        return forecasts
+    keys = ["ticker", "session", "horizon"]
+    return forecasts.merge(baselines[keys].drop_duplicates(), on=keys)
+
+
 def _accounts(
     decisions: pd.DataFrame, bars: pd.DataFrame, settings: Settings
-) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Figures of every account at both fills, and the equity of those filled at the open."""
+) -> dict[tuple[str, Fill], Backtest]:
+    """The account of the decisions and its benchmarks, at both fills."""
     if decisions.empty:
-        return pd.DataFrame(), {}
-    results = {
+        return {}
+    return {
         (name, fill): account(decisions, bars, settings.backtest, fill)
         for fill in _FILLS
         for name, account in _ACCOUNTS.items()
     }
-    performance = pd.DataFrame(
+
+
+def _alone(scored: pd.DataFrame, bars: pd.DataFrame, settings: Settings) -> dict[str, Backtest]:
+    """What each model would have earned, traded by its sign whatever its evidence."""
+    if scored.empty:
+        return {}
+    return {
+        str(model): backtest(sign_positions(rows), bars, settings.backtest)
+        for model, rows in average_seeds(scored).groupby("model")
+    }
+
+
+def _performance(
+    accounts: Mapping[tuple[str, Fill], Backtest], decisions: pd.DataFrame, bars: pd.DataFrame
+) -> pd.DataFrame:
+    rows = [
+        {"name": name, "fill": fill} | account.summary()
+        for (name, fill), account in accounts.items()
+    ]
+    frame = pd.DataFrame(rows)
+    if len(frame):
+        own = (frame["name"] == "strategy") & (frame["fill"] == "open")
+        frame["capacity"] = pd.Series(capacity(decisions, bars), frame.index).where(own)
+    return frame
+
+
+def _costs(accounts: Mapping[str, Backtest]) -> pd.DataFrame:
+    """What accounts that trade at all would have earned at other costs."""
+    return pd.concat(
         [
-            {"name": name, "fill": fill} | result.summary()
-            for (name, fill), result in results.items()
+            account.cost_sensitivity().assign(name=name)
+            for name, account in accounts.items()
+            if account.frame["turnover"].any()
         ]
+        or [pd.DataFrame()],
+        ignore_index=True,
     )
-    return performance, {name: results[name, "open"].frame for name in _ACCOUNTS}
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,11 +26,11 @@ from rnn_pipeline.reporting.style import (
     PURPLE,
     UP,
     WIDE,
-    date_axis,
     display_name,
     few,
     in_order,
     label_ends,
+    legend_above,
     line_styles,
     new_figure,
     nothing_to_draw,
@@ -50,7 +50,6 @@ RECENT_SESSIONS = 250
 PANEL_LIMIT = 12
 ROW_LIMIT = 30
 FEATURE_LIMIT = 24
-MODEL_LIMIT = 6
 
 GAP = "\u2002"
 """An en space: SVG runs plain spaces together."""
@@ -399,172 +398,7 @@ def fold_map(fold_table: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(folds)), labels=[f"fold {fold}" for fold in folds])
     axes.set_ylim(len(folds) - 0.5, -0.5)
     axes.spines.left.set_visible(False)
-    _legend_above(axes)
-    return figure
-
-
-@styled
-def equity_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """What one unit became, with the fall from the highest point so far below.
-
-    Args:
-        curves: name -> frame of session, equity; models in colour, benchmarks in grey.
-    """
-    title = "Equity, from a start of 1"
-    drawn = {
-        name: curves[name].sort_values("session").dropna(subset=["equity"])
-        for name in in_order(curves)
-        if curves[name]["equity"].notna().any()
-    }
-    if not drawn:
-        return nothing_to_draw(title, "No backtest yet.", width=WIDE)
-    figure = new_figure(title, height=4.0)
-    growth, drawdown = panels(figure, [""], (2.2, 1), columns=1)[""]
-    looks = line_styles(drawn)
-    ends: dict[str, tuple[object, float, str]] = {}
-    # Benchmarks are drawn first, so that a strategy lies on top of them.
-    for name, frame in reversed(drawn.items()):
-        colour, dash = looks[name]
-        session, equity = frame["session"].to_numpy(), frame["equity"]
-        growth.plot(session, equity.to_numpy(), color=colour, linestyle=dash)
-        fall = (equity / equity.cummax() - 1).to_numpy()
-        drawdown.plot(session, fall, color=colour, linestyle=dash, linewidth=0.9)
-        final = float(equity.iloc[-1])
-        ends[f"{display_name(name)} {format_value(final, ',.2f')}"] = (session[-1], final, colour)
-    every = pd.concat([frame[["session", "equity"]] for frame in drawn.values()])
-    if every["equity"].min() > 0 and every["equity"].max() > 4 * every["equity"].min():
-        growth.set_yscale("log", base=2)
-        growth.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        growth.set_title("Log scale")
-    growth.axhline(1.0, color=INK, linewidth=0.6, alpha=0.6)
-    drawdown.set_title("Drawdown")
-    drawdown.set_ylim(top=0)
-    percent_axis(drawdown.yaxis)
-    date_axis(drawdown, every["session"])
-    for axes in (growth, drawdown):
-        axes.grid(axis="y")
-    label_ends(growth, ends, gap=0.085)
-    return figure
-
-
-@styled
-def hit_rates(metrics: pd.DataFrame) -> Figure:
-    """Share of forecasts with the right sign, with its interval, beside the toss of a coin.
-
-    Args:
-        metrics: ticker, model, hit_rate, hit_low, hit_high (fractions).
-    """
-    title = "Hit rate by ticker"
-    metrics = metrics.dropna(subset=["hit_rate"]) if len(metrics) else metrics
-    if metrics.empty:
-        return nothing_to_draw(title, "No tested forecasts yet.", width=WIDE)
-    names, note = few(metrics["ticker"], ROW_LIMIT)
-    models = in_order(metrics["model"])[:MODEL_LIMIT]
-    looks = line_styles(models)
-    figure = new_figure(
-        title,
-        _sentences("Bar: 95 % interval. Dashed: a coin.", note),
-        height=0.95 + 0.2 * max(len(names), 3),
-    )
-    shown = metrics[metrics["ticker"].isin(names) & metrics["model"].isin(models)]
-    row_of = {name: row for row, name in enumerate(names)}
-    cells = panels(figure, models, columns=len(models))
-    for model, (axes,) in cells.items():
-        own = shown[shown["model"] == model]
-        row = own["ticker"].map(row_of).to_numpy()
-        colour = looks[model][0]
-        axes.hlines(row, own["hit_low"], own["hit_high"], color=colour, alpha=0.5, linewidth=2.0)
-        axes.plot(own["hit_rate"].to_numpy(), row, "o", color=colour, markersize=4.0)
-        axes.axvline(0.5, color=INK, linewidth=0.8, linestyle="--", zorder=0)
-        axes.set_title(display_name(model), color=colour)
-        axes.set_xlim(shown["hit_low"].min() - 0.005, shown["hit_high"].max() + 0.005)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_yticks(range(len(names)), labels=names if model == models[0] else [])
-        axes.spines.left.set_visible(False)
-        axes.grid(axis="x")
-        axes.locator_params(axis="x", nbins=4)
-        percent_axis(axes.xaxis)
-    return figure
-
-
-@styled
-def power_curves(found: pd.DataFrame) -> Figure:
-    """How often a planted signal is found, against its strength, beside a baseline.
-
-    Args:
-        found: signal, strength (correlation with the outcome), model, share, and the ends of its
-            interval as a pair ``interval``; one panel per signal.
-    """
-    title = "Planted signals found"
-    if found.empty:
-        return nothing_to_draw(title, "No signal has been planted yet.", width=WIDE)
-    models = in_order(found["model"])[:MODEL_LIMIT]
-    looks = line_styles(models)
-    figure = new_figure(
-        title,
-        "Share of tickers graded weak or better, with its 95 % interval, by the correlation of the"
-        " signal with the outcome.",
-        height=3.1,
-    )
-    names = list(dict.fromkeys(found["signal"]))
-    for name, (axes,) in panels(figure, names, columns=len(names)).items():
-        ends = {}
-        for model in models:
-            own = found[(found["signal"] == name) & (found["model"] == model)]
-            own = own.sort_values("strength")
-            if own.empty:
-                continue
-            colour, dash = looks[model]
-            strength, share = own["strength"].to_numpy(), own["share"].to_numpy()
-            low, high = np.array(own["interval"].tolist()).T
-            axes.fill_between(strength, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(strength, share, dash, color=colour, marker="o", markersize=3.5)
-            ends[display_name(model)] = (strength[-1], float(share[-1]), colour)
-        axes.set_ylim(0, 1.02)
-        axes.set_xlim(left=0)
-        axes.grid(axis="y")
-        axes.set_xlabel("strength of the signal")
-        percent_axis(axes.yaxis)
-        label_ends(axes, ends, gap=0.08)
-    return figure
-
-
-@styled
-def ic_through_time(metrics: pd.DataFrame, fold_table: pd.DataFrame) -> Figure:
-    """Information coefficient of each fold, over the sessions that the fold tested.
-
-    Args:
-        metrics: fold, model, ic (Spearman).
-        fold_table: fold, role, first_session, last_session.
-    """
-    title = "Information coefficient by fold"
-    metrics = metrics.dropna(subset=["ic"]) if len(metrics) else metrics
-    if metrics.empty or fold_table.empty:
-        return nothing_to_draw(title, "No tested fold yet.")
-    tested = metrics.merge(fold_table[fold_table["role"] == "test"], on="fold")
-    models = in_order(tested["model"])
-    looks = line_styles(models)
-    figure = new_figure(title, "Rank correlation of forecast and outcome.", width=HALF, height=2.9)
-    axes = figure.subplots()
-    for model in models:
-        colour, dash = looks[model]
-        own = tested[tested["model"] == model]
-        axes.hlines(
-            own["ic"],
-            own["first_session"].to_numpy(),
-            own["last_session"].to_numpy(),
-            color=colour,
-            linestyle=dash,
-            linewidth=1.0 if colour == INK else 2.4,
-            label=display_name(model),
-        )
-    axes.axhline(0.0, color=INK, linewidth=0.9)
-    furthest = max(0.1, 1.15 * float(tested["ic"].abs().max()))
-    axes.set_ylim(-furthest, furthest)
-    axes.yaxis.set_major_formatter(lambda value, _: format_value(value, "+.2f"))
-    axes.grid(axis="y")
-    date_axis(axes, pd.concat([tested["first_session"], tested["last_session"]]))
-    _legend_above(axes)
+    legend_above(axes)
     return figure
 
 
@@ -755,17 +589,6 @@ def _signal_scale(signal: np.ndarray | pd.Series) -> float:
     size = np.abs(np.asarray(signal, dtype="float64"))
     furthest = size[np.isfinite(size)].max(initial=0.0)
     return next((end for end in (0.1, 0.25, 0.5) if furthest <= end), 1.0)
-
-
-def _legend_above(axes: Axes) -> None:
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(-0.01, 1.0),
-        ncols=4,
-        borderaxespad=0.0,
-        handlelength=1.2,
-        columnspacing=1.4,
-    )
 
 
 def _sentences(*parts: str) -> str:

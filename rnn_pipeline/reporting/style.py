@@ -25,10 +25,19 @@ INK = "#7b7f86"
 BLUE, ORANGE, GREEN, PURPLE = HUES = ("#2b87e3", "#dd6a1c", "#3b9a5a", "#ad4aa4")
 UP, DOWN = BLUE, ORANGE
 MODEL_HUES = {"lstm": BLUE, "gru": ORANGE, "stacked_lstm": GREEN}
-GREY = (*BASELINES, "buy_and_hold", "cash")
+BENCHMARKS = ("buy_and_hold", "equal_weight", "cash")
+GREY = (*BASELINES, *BENCHMARKS)
 """Drawn in grey: what a model or a strategy is held against."""
-DASHES = ("-", "--", ":", "-.")
+RIVALS = ("ridge", "lightgbm")
+"""The baselines that learn returns stand for all where many lines or panels would confuse."""
+LineStyle = str | tuple[int, tuple[int, ...]]
+DASHES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
+GREY_DASHES: tuple[LineStyle, ...] = (
+    *DASHES,
+    *((0, dashes) for dashes in ((8, 2), (5, 1, 1, 1, 1, 1), (1, 3), (2, 1), (8, 2, 2, 2))),
+)
 ACRONYMS = frozenset({"lstm", "gru", "rnn", "ic"})
+NAMES = {"lightgbm": "LightGBM", "tfidf_logistic": "TF-IDF + logistic regression"}
 
 WIDE, HALF = 10.6, 5.1
 """Figure widths in inches: the full page, and half of it."""
@@ -89,6 +98,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def display_name(name: str) -> str:
     """``stacked_lstm`` as a reader writes it: ``Stacked LSTM``."""
+    if name in NAMES:
+        return NAMES[name]
     words = [word.upper() if word in ACRONYMS else word for word in name.split("_")]
     return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
 
@@ -99,7 +110,14 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (rank.get(name, rank[""]), name))
 
 
-def line_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+def without_minor(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of all models, and of the baselines those of :data:`RIVALS` alone."""
+    if frame.empty:
+        return frame
+    return frame[~frame["model"].isin(set(BASELINES) - set(RIVALS))]
+
+
+def line_styles(names: Iterable[str]) -> dict[str, tuple[str, LineStyle]]:
     """Colour and dash pattern per name: a fixed hue for a known model, grey for a baseline."""
     names = list(names)
     free = [hue for hue in HUES if hue not in {MODEL_HUES.get(name) for name in names}] or HUES
@@ -111,7 +129,7 @@ def line_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
             name: (free[i % len(free)], DASHES[i // len(free) % len(DASHES)])
             for i, name in enumerate(newcomers)
         },
-        **{name: (INK, DASHES[i % len(DASHES)]) for i, name in enumerate(greys)},
+        **{name: (INK, GREY_DASHES[i % len(GREY_DASHES)]) for i, name in enumerate(greys)},
     }
 
 
@@ -199,11 +217,11 @@ def few(tickers: Iterable[str], limit: int) -> tuple[list[str], str]:
     return ordered[:limit], f"The first {limit} of {len(ordered)} tickers; {left_out} not shown."
 
 
-def percent_axis(axis: Axis) -> None:
+def percent_axis(axis: Axis, digits: int = 0) -> None:
     """Show an axis of fractions in per cent."""
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, 0, symbol=" %"))
+    axis.set_major_formatter(PercentFormatter(1.0, digits, symbol=" %"))
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[object, float, str]], gap: float) -> None:
@@ -239,3 +257,15 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[object, float, str]], gap: f
             fontsize=8.0,
             va="center",
         )
+
+
+def legend_above(axes: Axes) -> None:
+    """The legend in one line above the axes, where it hides nothing."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=4,
+        borderaxespad=0.0,
+        handlelength=1.2,
+        columnspacing=1.4,
+    )

@@ -39,19 +39,26 @@ FORMATS = {
     "sign_flip_rate": ".0%",
     "trials": ",.0f",
     "p_value": ".2g",
-    # luck
+    # luck, and the cross-section
+    "mean_ic": "+.3f",
+    "mean_ic_t": "+.1f",
+    "sessions": ",.0f",
     "ic_low": "+.3f",
     "ic_high": "+.3f",
     "deflated_sharpe_ratio": ".1%",
     "superior_p": ".3f",
-    "overfitting": ".0%",
+    "backtest_overfitting": ".0%",
     # backtests
     "total_return": "+.1%",
     "annual_return": "+.1%",
     "annual_volatility": ".1%",
     "sharpe_ratio": "+.2f",
+    "sortino_ratio": "+.2f",
+    "break_even_bps": ".1f",
+    "capacity": ",.0f",
     "max_drawdown": ".1%",
     "turnover": ".1%",
+    "cost_bps": "g",
     "exposure": ".0%",
     "cost_paid": ".2%",
     # the sentiment model, and what the warehouse holds

@@ -107,6 +107,13 @@ TABLES: dict[str, str] = {
         " code_version VARCHAR, run_id VARCHAR,"
         " PRIMARY KEY (ticker, session, model, seed, horizon)"
     ),
+    # What networks must beat; a table of its own, so that nothing of it can be traded.
+    "baseline_forecasts": (
+        f"{_KEY}, fold INTEGER, model VARCHAR, seed INTEGER, horizon INTEGER, forecast DOUBLE,"
+        " known_at TIMESTAMPTZ, model_hash VARCHAR, window_hash VARCHAR,"
+        " feature_set_hash VARCHAR, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session, model, seed, horizon)"
+    ),
     # Every recipe whose forecasts were ever held against outcomes; rows are only added.
     "trials": (
         "ticker VARCHAR, model VARCHAR, seed INTEGER, network_hash VARCHAR,"
@@ -142,10 +149,17 @@ TABLES: dict[str, str] = {
 
 OPEN_TABLES = frozenset({"price_features", "model_features", "news_sentiment"})
 
+_WITH_OUTCOME = (
+    "SELECT f.*, t.target AS actual, t.target_session"
+    " FROM {} f LEFT JOIN targets t USING (ticker, session, horizon)"
+)
 VIEWS: dict[str, str] = {
     # A forecast beside what then happened; the outcome is unknown (NULL) until its session.
-    "walk_forward_forecasts": (
-        "SELECT f.*, t.target AS actual, t.target_session"
-        " FROM forecasts f LEFT JOIN targets t USING (ticker, session, horizon)"
+    "walk_forward_forecasts": _WITH_OUTCOME.format("forecasts"),
+    "walk_forward_baselines": _WITH_OUTCOME.format("baseline_forecasts"),
+    # Networks and baselines side by side, for whoever asks which is better.
+    "all_forecasts": (
+        "SELECT 'network' AS kind, * FROM walk_forward_forecasts UNION ALL BY NAME"
+        " SELECT 'baseline' AS kind, * FROM walk_forward_baselines"
     ),
 }

@@ -196,6 +196,7 @@ def test_luck_tells_skill_from_a_baseline(make_forecasts) -> None:
     assert frame.loc["gru", "superior_p"] < 0.05
     assert frame["in_confidence_set"].to_dict() == {"gru": True, "zero": False}
     assert frame.loc["zero", ["ic", "sharpe_ratio", "deflated_sharpe_ratio"]].isna().all()
+    assert found.superior_p == frame.loc["gru", "superior_p"]
     assert 0 <= found.overfitting <= 1
 
 

@@ -4,7 +4,12 @@ import pytest
 from pandas.testing import assert_frame_equal
 from scipy.stats import binomtest, spearmanr
 
-from rnn_pipeline.evidence.metrics import average_seeds, forecast_metrics, wilson_interval
+from rnn_pipeline.evidence.metrics import (
+    average_seeds,
+    forecast_metrics,
+    rolling_ic,
+    wilson_interval,
+)
 
 
 def four_forecasts() -> pd.DataFrame:
@@ -146,3 +151,27 @@ def test_sums_that_would_round_otherwise_in_another_order(make_forecasts) -> Non
 def test_bad_forecasts_are_named(make_forecasts, damage, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         average_seeds(damage(make_forecasts()))
+
+
+def test_the_rolling_coefficient_is_scipys_of_the_last_sessions(make_forecasts) -> None:
+    forecasts = make_forecasts(("AAA", "BBB"), sessions=60, models=("gru", "lstm"), skill=0.3)
+    table = rolling_ic(forecasts, sessions=20, points=10)
+    axis = np.sort(forecasts["session"].unique())
+    assert (
+        table.groupby("model")["session"].agg(["min", "max"]).to_numpy().tolist()
+        == [[pd.Timestamp(axis[19]), pd.Timestamp(axis[59])]] * 2
+    )
+    last = table[(table["session"] == axis[43]) & (table["model"] == "gru")]
+    window = forecasts["session"].between(axis[24], axis[43]) & (forecasts["model"] == "gru")
+    means = forecasts[window].groupby(["ticker", "session"])[["forecast", "actual"]].mean()
+    assert last["ic"].tolist() == pytest.approx([spearmanr(*means.to_numpy().T).statistic])
+
+
+def test_a_rolling_coefficient_needs_a_window_and_a_forecast_that_moves(make_forecasts) -> None:
+    forecasts = make_forecasts(sessions=30)
+    assert rolling_ic(forecasts, sessions=31).empty
+    assert rolling_ic(forecasts.assign(forecast=0.0), sessions=10).empty
+    later = forecasts["session"] >= forecasts["session"].unique()[25]
+    scrambled = forecasts.assign(actual=forecasts["actual"].mask(later, 9.0))
+    kept = rolling_ic(forecasts, sessions=10).head(16)
+    assert_frame_equal(rolling_ic(scrambled, sessions=10).head(16), kept, check_exact=True)

@@ -7,8 +7,11 @@ from rnn_pipeline.evidence.trials import (
     count_trials,
     first_seen,
     new_trials,
+    recipes,
     trials_of,
+    tuning_counts,
 )
+from rnn_pipeline.settings import FoldSpec, ModelSettings
 
 NETWORKS = {"lstm": {"hidden": [8]}, "gru": {"hidden": [4]}}
 
@@ -72,6 +75,25 @@ def test_a_search_counts_for_what_it_looked_at(forecasts) -> None:
     assert len(searched_on) == 2
     both = pd.concat([ledger, searched_on])
     assert count_trials(both, asked("2011-01-01")).tolist() == [2 * 30 + 2]
+
+
+def test_every_configuration_of_a_search_is_counted() -> None:
+    searched = pd.DataFrame({"ticker": ["A", "A", "A", "B"], "model": ["m", "m", "n", "m"]})
+    assert tuning_counts(searched) == {("A", "m"): 2, ("A", "n"): 1, ("B", "m"): 1}
+    assert tuning_counts(searched.iloc[:0]) == {}
+
+
+def test_settings_that_change_a_forecast_change_the_recipe() -> None:
+    model, folds = ModelSettings(), FoldSpec()
+    plain = recipes(model, folds)
+    assert set(plain["networks"]) == {*model.networks, "sentiment"}
+    for changed in ({"lookback": 30}, {"features": ("return_1",)}, {"horizon": 5}):
+        assert recipes(model.model_copy(update=changed), folds) != plain
+    assert recipes(model, folds.model_copy(update={"train_size": 500})) != plain
+    # Seeds are trials of their own, and hiding sessions tries nothing.
+    assert recipes(model.model_copy(update={"seeds": (7,)}), folds) == plain
+    hidden = folds.model_copy(update={"holdout_from": pd.Timestamp("2012-01-01").date()})
+    assert recipes(model, hidden) == plain
 
 
 def test_what_is_tried_later_leaves_a_fold_that_was_lived_through(forecasts) -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from rnn_pipeline import chain
 from rnn_pipeline.evidence.lookahead import FUTURES, Findings, Knowledge, look_ahead
+from rnn_pipeline.evidence.metrics import forecast_metrics
+from rnn_pipeline.evidence.plausibility import implausible
 from rnn_pipeline_tests.leaks import town
-from rnn_pipeline_tests.leaks.museum import EXHIBITS, Exhibit
+from rnn_pipeline_tests.leaks.museum import EXHIBITS, Exhibit, target_inside_the_features
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +35,18 @@ def test_the_look_ahead_test_catches(exhibit: Exhibit, knowledge: Knowledge) -> 
     findings = visit(exhibit, knowledge, (variant,))
     caught = {(difference.variant, difference.asset) for difference in findings.differences}
     assert (exhibit.variant, exhibit.asset) in caught
+
+
+@pytest.mark.parametrize("leaking", [False, True])
+def test_a_leak_shows_in_the_figures_as_well(leaking: bool) -> None:
+    """On random walks nothing can be forecast, and nothing is, unless the target is seen."""
+    random_walks = town.knowledge(persistence=0.0)
+    stages = target_inside_the_features(random_walks) if leaking else chain.STAGES
+    made = chain.run(random_walks, town.settings(), stages)
+    outcomes = made["targets"].rename(columns={"target": "actual"})
+    keys = ["ticker", "session"]
+    scored = made["forecasts"].merge(outcomes[[*keys, "actual"]], on=keys, how="left")
+    flagged = implausible(forecast_metrics(scored, by=("ticker", "model")))
+    assert set(flagged["ticker"]) == ({"AAA", "BBB", "CCC"} if leaking else set())
+    graded = made["evidence"]["grade"] != "none"
+    assert graded.any() == leaking

@@ -44,6 +44,8 @@ def settings(**changes: Any) -> Settings:
             "seeds": [0],
             "training": {"epochs": 3, "batch_size": 32, "learning_rate": 0.02},
             "sentiment": {
+                "members": 1,
+                "least_steps": 0,
                 "embed_dim": 6,
                 "hidden_size": 6,
                 "training": {"epochs": 2, "batch_size": 16},
@@ -56,11 +58,18 @@ def settings(**changes: Any) -> Settings:
     return settings.model_copy(update={"model": model})
 
 
-def knowledge() -> Knowledge:
-    """Three tickers: AAA is whole, BBB lacks a session, CCC is delisted."""
+def knowledge(persistence: float = 0.7) -> Knowledge:
+    """Three tickers: AAA is whole, BBB lacks a session, CCC is delisted.
+
+    Args:
+        persistence: share of a return that the next one repeats; 0 leaves nothing to forecast.
+    """
     lives = {"AAA": len(SESSIONS), "BBB": len(SESSIONS), "CCC": 400}
     bars = pd.concat(
-        [_bars(ticker, days, seed) for seed, (ticker, days) in enumerate(lives.items())],
+        [
+            _bars(ticker, days, seed, persistence)
+            for seed, (ticker, days) in enumerate(lives.items())
+        ],
         ignore_index=True,
     )
     hole = (bars["ticker"] == "BBB") & (bars["session"] == SESSIONS[300])
@@ -68,12 +77,12 @@ def knowledge() -> Knowledge:
     return Knowledge(bars, _headlines(bars), _corpus())
 
 
-def _bars(ticker: str, days: int, seed: int) -> pd.DataFrame:
-    """Prices whose returns continue: r_t = 0.7 r_(t-1) + noise."""
+def _bars(ticker: str, days: int, seed: int, persistence: float) -> pd.DataFrame:
+    """Prices whose returns continue: r_t = persistence * r_(t-1) + noise."""
     rng = np.random.default_rng(seed)
     returns = np.zeros(days)
     for day in range(1, days):
-        returns[day] = 0.7 * returns[day - 1] + rng.normal(0, 0.01)
+        returns[day] = persistence * returns[day - 1] + rng.normal(0, 0.01)
     close = 50 * np.exp(np.cumsum(returns))
     opening = close * np.exp(rng.normal(0, 0.003, days))
     sessions = SESSIONS[:days]

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from rnn_pipeline.reporting import plots
-from rnn_pipeline.reporting.html import Report
+from rnn_pipeline.reporting.report import Report
 
-from .frames import scored, walk
+from .frames import rolling, scored, tenths, walk
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -72,7 +72,8 @@ def make_report(
         rows = walk(tickers, 60)
         today = rows[rows["session"] == rows["session"].max()]
         figures = ["total_return", "annual_return", "annual_volatility", "sharpe_ratio"]
-        figures += ["max_drawdown", "turnover", "exposure", "cost_paid"]
+        figures += ["max_drawdown", "turnover", "exposure", "cost_paid", "sortino_ratio"]
+        figures += ["break_even_bps", "capacity"]
         fields: dict[str, object] = {
             "session": rows["session"].max(),
             "source": "sample",
@@ -88,9 +89,19 @@ def make_report(
             "metrics": scored(),
             "metrics_by_ticker": scored(ticker=tickers),
             "metrics_by_fold": scored(fold=[0, 1]),
+            "mean_ic": pd.DataFrame({"model": ["lstm"], "mean_ic": [0.031], "mean_ic_t": [1.2]}),
+            "rolling_ic": rolling(),
+            "reliability": tenths(),
             "evidence": scored(ticker=tickers)[["ticker", "model"]].assign(
-                trials=4, p_value=0.31, grade="none"
+                p_value=0.75, trials=6, sign_flip_rate=0.25, grade="none"
             ),
+            "pooled_evidence": pd.DataFrame(
+                {"model": ["lstm", "gru", "sentiment"], "p_value": [0.5, 0.25, 1.0]}
+            ).assign(grade="none"),
+            "luck": pd.DataFrame(
+                {"model": ["lstm"], "superior_p": [0.625], "deflated_sharpe_ratio": [0.375]}
+            ),
+            "overfitting": 0.44,
             "evidence_rule": "The rule.",
             "fold_table": fold_table,
             "history": history,
@@ -102,6 +113,20 @@ def make_report(
                     for name in equity
                 ]
             ),
+            "alone": pd.DataFrame(
+                [
+                    {"model": model, **dict.fromkeys(figures, 0.25)}
+                    for model in ("lstm", "gru", "zero")
+                ]
+            ),
+            "costs": pd.DataFrame(
+                [
+                    {"name": name, "cost_bps": bps, "annual_return": 0.05 - 0.01 * bps}
+                    for name in ("gru", "buy_and_hold")
+                    for bps in (0.0, 5.0, 20.0)
+                ]
+            ),
+            "cost_bps": 5.0,
             "bars": rows,
             "trading_signals": rows,
             "news_sentiment": rows,

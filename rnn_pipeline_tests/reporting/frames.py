@@ -46,3 +46,30 @@ def scored(**by: list[object]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame.loc[frame["model"] == "zero", ["hit_low", "hit_rate", "hit_high", "ic", "ic_t"]] = np.nan
     return frame if by else frame.drop(columns="all")
+
+
+def rolling(points: int = 20) -> pd.DataFrame:
+    """Information coefficients through time."""
+    axis = pd.bdate_range("2012-01-02", periods=points, freq="21B")
+    frames = [
+        pd.DataFrame({"model": model, "session": axis, "ic": np.linspace(-0.02, height, points)})
+        for model, height in (("lstm", 0.03), ("gru", 0.05), ("ridge", 0.01), ("momentum", 0.2))
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def tenths() -> pd.DataFrame:
+    """Mean outcomes of tenths of the forecasts."""
+    frames = [
+        pd.DataFrame(
+            {
+                "model": model,
+                "bin": range(10),
+                "forecast": np.linspace(-0.001, 0.001, 10),
+                "actual": np.linspace(-0.002, 0.001, 10),
+            }
+        )
+        for model in ("lstm", "gru", "lightgbm", "sentiment", "momentum")
+    ]
+    frame = pd.concat(frames, ignore_index=True)
+    return frame.assign(low=frame["actual"] - 0.001, high=frame["actual"] + 0.001)

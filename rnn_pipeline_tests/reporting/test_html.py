@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from rnn_pipeline.reporting.html import ROW_LIMIT, Report, render_report, verdict
+from rnn_pipeline.reporting.html import ROW_LIMIT, render_report
+from rnn_pipeline.reporting.report import Report
 
 MakeReport = Callable[..., Report]
 VOID = {"meta", "link", "img", "br", "path", "rect", "circle"}
@@ -50,9 +51,10 @@ class Page(HTMLParser):
     def words(self, tag: str = "") -> str:
         return " ".join(text for where, text in self.text if not tag or where == tag)
 
-    def row(self, first: str, *, after: str = "") -> list[str]:
-        """The first row that begins so, below the heading row that begins with ``after``."""
-        start = next(i for i, row in enumerate(self.rows) if not after or after in row[:1])
+    def row(self, first: str, *, after: str = "", number: int = 0) -> list[str]:
+        """The first row that begins so, below the ``number``-th heading that begins ``after``."""
+        starts = [i for i, row in enumerate(self.rows) if not after or after in row[:1]]
+        start = starts[number]
         return next(row for row in self.rows[start:] if row and row[0] == first)
 
 
@@ -63,10 +65,10 @@ def test_the_page_holds_everything_and_needs_nothing(make_report: MakeReport) ->
         "No evidence that any model beats the zero forecast on these tickers."
     )
     assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == [
-        *("decisions", "evidence", "equity", "test", "news", "data", "provenance")
+        *("evidence", "decisions", "equity", "test", "news", "data", "provenance")
     ]
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 10
+    assert len(images) == 13
     assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
     assert all(image["alt"] for image in images)
     assert "script" not in {tag for tag, _ in page.tags}
@@ -87,34 +89,38 @@ def test_one_ticker_or_many_give_a_page(make_report: MakeReport) -> None:
         page = Page(render_report(make_report(tickers)))
         shown = {row[0] for row in page.rows if row}
         assert shown >= {*tickers, "FB"}
-        assert f"0 of {len(tickers)} tickers" in page.words("td")
+        assert f"0 of {len(tickers)}" in page.words("td")
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_figures_stand_where_they_belong(make_report: MakeReport) -> None:
     page = Page(render_report(make_report(["AAPL", "IBM"])))
-    decision = page.row("AAPL")
+    decision = page.row("AAPL", after="Ticker")
     assert decision[:4] == ["AAPL", "2012-03-23", "+0.12\u202f%", "−0.25"]
     assert decision[4].startswith("HOLD ")
     assert decision[5:] == ["○○○ none", "0.0\u202f%", "stay in cash"]
     assert page.row("FB") == ["FB", "too little history"]
-    metric = page.row("LSTM", after="Model")
-    # mse 3e-4 beside the zero forecast's 2e-4.
-    assert metric == [
-        *("LSTM", "1,234", "1.5000", "0.01000", "−50.00\u202f%", "51.0\u202f%"),
-        *("48.0–54.0\u202f%", "+0.012", "+0.4", "–", "–", "0 of 2 tickers"),
+    told = page.row("LSTM", after="Model")
+    assert told == [
+        *("LSTM", "○○○ none", "0.5", "0 of 2", "+0.012", "+0.4", "+0.031"),
+        *("51.0\u202f% 48.0–54.0\u202f%", "−50.00\u202f%", "0.625", "+0.25", "37.5\u202f%", "0.2"),
     ]
     assert page.row("Zero", after="Model") == [
-        *("Zero", "1,234", "1.0000", "0.01000", "−50.00\u202f%", *["–"] * 7)
+        *("Zero", "–", "–", "0 of 2", "–", "–", "–", "–", "−50.00\u202f%", "–", "+0.25", "–", "0.2")
+    ]
+    # mse 3e-4 beside the zero forecast's 2e-4.
+    figures = page.row("LSTM", after="Model", number=1)
+    assert figures == [
+        *("LSTM", "1,234", "1.5000", "0.01000", "−50.00\u202f%", "51.0\u202f%"),
+        *("48.0–54.0\u202f%", "+0.012", "+0.4", "–", "0.5", "○○○ none"),
     ]
     # What was tried, and the chance of it, are a ticker's own.
-    own = next(row for row in page.rows if row[0] == "LSTM" and row[-1].endswith("none"))
-    assert own[-3:-1] == ["4", "0.31"]
+    assert page.row("LSTM", after="AAPL")[-3:-1] == ["6", "0.75"]
     # A level is no log return: it has no squared error.
-    assert page.row("Sentiment", after="Model")[2:5] == ["–", "–", "–"]
+    assert page.row("Sentiment", after="Model", number=1)[2:5] == ["–", "–", "–"]
     assert page.row("Signals", after="Account") == [
-        *("Signals", "+12.5\u202f%", "+12.5\u202f%", "12.5\u202f%", "+0.12"),
-        *("12.5\u202f%", "12.5\u202f%", "12.50\u202f%"),
+        *("Signals", "+12.5\u202f%", "+12.5\u202f%", "12.5\u202f%", "+0.12", "+0.12"),
+        *("12.5\u202f%", "12\u202f%", "12.5\u202f%", "12.50\u202f%", "0.1", "0"),
     ]
     assert ["Filled at the same close (optimistic)"] in page.rows
     assert page.row("raw_ohlcv") == ["raw_ohlcv", "AAPL", "low > high", "2"]
@@ -169,12 +175,12 @@ def test_an_empty_report_says_so_everywhere() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        ("decisions", "metrics_by_fold", "confusion"),
-        ("statuses", "metrics", "fold_table"),
-        ("metrics_by_ticker", "performance", "bars"),
-        ("evidence", "history", "trading_signals"),
-        ("headlines", "sentiment_metrics", "data"),
-        ("news_sentiment", "quarantine"),
+        ("decisions", "metrics_by_fold", "confusion", "rolling_ic", "pooled_evidence"),
+        ("statuses", "metrics", "fold_table", "costs"),
+        ("metrics_by_ticker", "performance", "bars", "luck"),
+        ("evidence", "history", "trading_signals", "alone"),
+        ("headlines", "sentiment_metrics", "data", "mean_ic"),
+        ("news_sentiment", "quarantine", "reliability"),
     ],
 )
 @pytest.mark.usefixtures("undrawn")
@@ -183,7 +189,8 @@ def test_any_frame_may_be_empty(make_report: MakeReport, fields: tuple[str, ...]
 
 
 def test_a_missing_column_is_named(make_report: MakeReport) -> None:
-    incomplete = pd.DataFrame({"ticker": ["AAPL"], "model": ["lstm"], "trials": 1, "p_value": 1.0})
+    incomplete = pd.DataFrame({"ticker": ["AAPL"], "model": ["lstm"], "p_value": 1.0})
+    incomplete = incomplete.assign(trials=1, sign_flip_rate=0.0)
     with pytest.raises(ValueError, match=r"report\.evidence lacks the columns \['grade'\]"):
         make_report(["AAPL"], evidence=incomplete)
 
@@ -205,34 +212,3 @@ def test_largest_positions_come_first_and_the_rest_is_folded(make_report: MakeRe
 @pytest.mark.usefixtures("undrawn")
 def test_the_same_report_gives_the_same_page(make_report: MakeReport) -> None:
     assert render_report(make_report(["AAPL"])) == render_report(make_report(["AAPL"]))
-
-
-def graded(*rows: tuple[str, str, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["ticker", "model", "grade"])
-
-
-@pytest.mark.parametrize(
-    ("evidence", "sentence"),
-    [
-        (
-            graded(("IBM", "lstm", "weak"), ("IBM", "gru", "none")),
-            "Weak evidence on IBM (LSTM).",
-        ),
-        (
-            graded(("IBM", "gru", "weak"), ("IBM", "lstm", "weak"), ("AAPL", "lstm", "strong")),
-            "Strong evidence on AAPL (LSTM); weak on IBM (LSTM, GRU).",
-        ),
-        (
-            graded(("IBM", "lstm", "moderate"), ("IBM", "gru", "weak"), ("AAPL", "gru", "none")),
-            "Moderate evidence on IBM (LSTM); none on AAPL.",
-        ),
-        (
-            graded(*((f"T{i}", "lstm", "weak") for i in range(6)), ("X", "lstm", "none")),
-            "Weak evidence on 6 of 7 tickers; none on X.",
-        ),
-    ],
-)
-def test_the_verdict_names_the_best_grade_of_each_ticker(
-    evidence: pd.DataFrame, sentence: str
-) -> None:
-    assert verdict(evidence) == sentence

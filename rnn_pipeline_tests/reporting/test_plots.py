@@ -14,7 +14,7 @@ from PIL import Image
 
 from rnn_pipeline.reporting import plots, style
 
-from .frames import scored, walk
+from .frames import walk
 
 FIVE = ["AAPL", "GOOG", "IBM", "MSFT", "ORCL"]
 MANY = [f"T{i:03d}" for i in range(24)]
@@ -213,53 +213,6 @@ def test_fold_map_keeps_the_last_of_many_folds(fold_table: pd.DataFrame) -> None
     assert figure.get_figheight() < 8
 
 
-def test_equity_curves_with_drawdown(equity: dict[str, pd.DataFrame]) -> None:
-    figure = plots.equity_curves(equity)
-    growth, drawdown = figure.axes
-    assert growth.get_yscale() == "linear"
-    curves = {line.get_color(): line.get_ydata() for line in growth.lines}
-    np.testing.assert_array_equal(curves[style.BLUE], equity["signals"]["equity"])
-    assert min(drawdown.lines[0].get_ydata()) == 0.0
-    falls = [min(line.get_ydata()) for line in drawdown.lines]
-    assert falls == pytest.approx([0.0, -0.2, 0.0])
-    for text in ("Signals 1.25", "Buy and hold 0.80", "Cash 1.00"):
-        assert text in texts(figure)
-    decoded(figure)
-
-
-def test_equity_over_several_doublings_is_logarithmic(equity: dict[str, pd.DataFrame]) -> None:
-    equity["signals"] = equity["signals"].assign(equity=np.geomspace(1, 9, 60))
-    assert plots.equity_curves(equity).axes[0].get_yscale() == "log"
-    ruined = equity["signals"].assign(equity=np.linspace(1, 0, 60))
-    assert plots.equity_curves({"signals": ruined}).axes[0].get_yscale() == "linear"
-
-
-@pytest.mark.parametrize(("tickers", "rows"), [(["AAPL"], 1), (FIVE, 5), (MANY * 2, 24)])
-def test_hit_rates_are_a_column_of_dots_per_model(tickers: list[str], rows: int) -> None:
-    figure = plots.hit_rates(scored(ticker=sorted(set(tickers))))
-    # The zero forecast has no sign, so it has no hit rate and no column.
-    assert panel_titles(figure) == ["LSTM", "GRU", "Sentiment", "Persistence"]
-    dots = figure.axes[0].lines[0]
-    assert dots.get_xdata() == pytest.approx([0.51] * rows)
-    interval = figure.axes[0].collections[0].get_segments()[0]
-    assert interval[:, 0] == pytest.approx([0.48, 0.54])
-    assert list(figure.axes[0].lines[1].get_xdata()) == [0.5, 0.5]
-    assert figure.get_figheight() < 7
-    decoded(figure)
-
-
-def test_ic_through_time_spans_the_tested_sessions(fold_table: pd.DataFrame) -> None:
-    figure = plots.ic_through_time(scored(fold=[0, 1]), fold_table)
-    spans = figure.axes[0].collections[0].get_segments()
-    test = fold_table[fold_table["role"] == "test"]
-    assert [span[0, 0] for span in spans] == matplotlib.dates.date2num(
-        test["first_session"]
-    ).tolist()
-    assert [span[0, 1] for span in spans] == [0.012, 0.012]
-    assert len(figure.axes[0].collections) == 4
-    decoded(figure)
-
-
 def test_contributions_are_stacked_by_sign() -> None:
     rows = walk(["AAPL"], 3).assign(
         price_contribution=[0.3, -0.2, 0.1],
@@ -285,22 +238,6 @@ def test_confusion_writes_counts_and_shares() -> None:
         plots.confusion(np.eye(2), ["a", "b", "c"])
 
 
-def test_power_is_a_panel_per_signal_and_a_line_per_model() -> None:
-    found = pd.DataFrame(
-        [
-            {"signal": signal, "strength": strength, "model": model, "share": strength * 5}
-            for signal in ("linear", "xor")
-            for strength in (0.02, 0.05, 0.1)
-            for model in ("gru", "ridge")
-        ]
-    )
-    found["interval"] = [[share / 2, share / 2 + 0.5] for share in found["share"]]
-    figure = plots.power_curves(found[(found["signal"] == "xor") | (found["model"] == "ridge")])
-    assert panel_titles(figure) == ["linear", "xor"]
-    assert [len(axes.lines) for axes in figure.axes] == [1, 2]
-    assert decoded(figure).width > 800
-
-
 def test_empty_frames_become_a_sentence() -> None:
     nothing = pd.DataFrame()
     figures = [
@@ -311,10 +248,6 @@ def test_empty_frames_become_a_sentence() -> None:
         plots.loss_curves(nothing),
         plots.gradient_flow(nothing),
         plots.fold_map(nothing),
-        plots.equity_curves({}),
-        plots.hit_rates(nothing),
-        plots.power_curves(nothing),
-        plots.ic_through_time(nothing, nothing),
         plots.signal_history(nothing),
         plots.confusion(np.zeros((0, 0)), []),
     ]

@@ -80,13 +80,13 @@ def test_many_unknown_models_stay_apart() -> None:
 
 
 def test_order_is_models_then_others_then_baselines() -> None:
-    mixed = ["cash", "zero", "ridge", "gru", "stacked_lstm", "lstm", "zero"]
-    assert style.in_order(mixed) == ["lstm", "gru", "stacked_lstm", "ridge", "zero", "cash"]
+    mixed = ["cash", "zero", "mine", "gru", "stacked_lstm", "lstm", "zero"]
+    assert style.in_order(mixed) == ["lstm", "gru", "stacked_lstm", "mine", "zero", "cash"]
 
 
 @pytest.mark.parametrize(
     ("name", "written"),
-    [("stacked_lstm", "Stacked LSTM"), ("buy_and_hold", "Buy and hold"), ("gru", "GRU")],
+    [("stacked_lstm", "Stacked LSTM"), ("buy_and_hold", "Buy and hold"), ("lightgbm", "LightGBM")],
 )
 def test_names_are_written_as_readers_write_them(name: str, written: str) -> None:
     assert style.display_name(name) == written

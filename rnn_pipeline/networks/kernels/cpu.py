@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,15 +26,22 @@ import torch
 from rnn_pipeline.networks.fleet import Member, TrainedMember
 from rnn_pipeline.networks.randomness import Purpose, dropout_threshold, epoch_order, stream_key
 from rnn_pipeline.networks.recurrent import RecurrentForecaster, initialise
-from rnn_pipeline.networks.training import History, learning_rates
+from rnn_pipeline.networks.training import (
+    History,
+    NotFinite,
+    learning_rates,
+    require_finite,
+)
 
 if TYPE_CHECKING:
     from rnn_pipeline.networks.kernels.cpu_layout import Architecture, Plan
 
 FORECAST_BATCH = 48
 """Windows in one forward pass without gradients: enough to fill the register tiles."""
-COMPILE_S = 20
-"""About how long a first compilation takes; announced when a load from the cache would be over."""
+TRAINING_COMPILE_S, FORECAST_COMPILE_S = 20, 6
+"""About how long a first compilation takes."""
+ANNOUNCE_AFTER_S = 2.0
+"""When a load from the cache would be over."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +70,7 @@ def train(
     Raises:
         ValueError: a member's loss is not finite; the message names it and the epoch.
     """
-    compile_kernel()
+    compile_kernel(training=True)
     stop = np.zeros(1, np.bool_)
     workspaces = threading.local()
 
@@ -101,7 +109,7 @@ def predict(
         (n_i, n_outputs) float32 per member, in the network's order of outputs, scaled as its
         training targets were. A NaN in a window makes its forecast NaN.
     """
-    compile_kernel()
+    compile_kernel(training=False)
     workspaces = threading.local()
 
     def work(member: TrainedMember, series: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -135,8 +143,8 @@ _LINE = 16
 
 
 @cache
-def compile_kernel() -> None:
-    """Compile the kernel, or load it from Numba's cache, by training and forecasting once."""
+def load_kernel() -> ModuleType:
+    """The module of the compiled functions; they compile when they are first called."""
     import numba
 
     try:
@@ -146,23 +154,30 @@ def compile_kernel() -> None:
         numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="rnn-pipeline-kernel-")
         atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
         from rnn_pipeline.networks.kernels import cpu_kernel
+    return cpu_kernel
+
+
+@cache
+def compile_kernel(training: bool) -> None:
+    """Compile what forecasts (and trains), or load it from Numba's cache, by doing it once."""
     from rnn_pipeline.networks.kernels.cpu_layout import Architecture, plan_of
 
-    plan = plan_of(Architecture("lstm", 1, (1,), 1, 1), 1)
-    work = Workspace().array(plan.size)
-    work[:] = 0.0
-    series, none = np.zeros((1, 1), np.float32), np.zeros(0, np.float32)
-    ends, stop = np.zeros(1, np.int64), np.zeros(1, np.bool_)
-    rates, keys = np.zeros(1), np.zeros((1, 3), np.int64)
+    seconds = TRAINING_COMPILE_S if training else FORECAST_COMPILE_S
     announcement = threading.Timer(
-        2.0, _log.info, (f"fleet: compiling the kernel once, about {COMPILE_S} s",)
+        ANNOUNCE_AFTER_S, _log.info, (f"fleet: compiling the kernel once, about {seconds} s",)
     )
     announcement.start()
     try:
-        cpu_kernel.train_epoch(
-            plan, work, series, series, none, ends, 1, 0, rates, keys, 0, 1.0, 0.0, 1.0, 0.0, stop
-        )
-        cpu_kernel.forecast(plan, work, series, series, none, ends, series.copy())
+        kernel = load_kernel()
+        plan = plan_of(Architecture("lstm", 1, (1,), 1, 1), 1)
+        work = np.zeros(plan.size, np.float32)
+        series, none = np.zeros((1, 1), np.float32), np.zeros(0, np.float32)
+        ends, stop = np.zeros(1, np.int64), np.zeros(1, np.bool_)
+        rates, keys = np.zeros(1), np.zeros((1, 3), np.int64)
+        data = (plan, work, series, series, none, ends)
+        if training:
+            kernel.train_epoch(*data, 1, 0, rates, keys, 0, 1.0, 0.0, 1.0, 0.0, stop)
+        kernel.forecast(*data, series.copy())
     finally:
         announcement.cancel()
 
@@ -174,20 +189,20 @@ def _contiguous(array: np.ndarray, dtype: Any) -> np.ndarray:
 
 def _train(member: Member, workspace: Workspace, stop: np.ndarray) -> TrainedMember:
     """Train one member on the calling thread, with the semantics of :func:`.training.fit`."""
-    from rnn_pipeline.networks.kernels.cpu_kernel import forecast, train_epoch
     from rnn_pipeline.networks.kernels.cpu_layout import Architecture, plan_of
 
+    kernel = load_kernel()
     spec, network = member.training, member.network
     series = _contiguous(member.inputs, np.float32)
     targets = _contiguous(member.targets.reshape(len(series), -1), np.float32)
-    quantiles = np.array(getattr(network, "quantiles", ()), np.float32)
+    quantiles = np.array(network.quantiles, np.float32)
     train_ends = _contiguous(member.train_ends, np.int64)
     val_ends = _contiguous(member.val_ends, np.int64)
     architecture = Architecture(
         network.cell,
         series.shape[1],
         tuple(network.hidden_sizes),
-        targets.shape[1] * (1 + len(quantiles)),
+        member.n_outputs,
         member.lookback,
     )
     plan = plan_of(architecture, max(min(spec.batch_size, len(train_ends)), FORECAST_BATCH))
@@ -195,7 +210,7 @@ def _train(member: Member, workspace: Workspace, stop: np.ndarray) -> TrainedMem
     weights = work[plan.weights : plan.weights + plan.n_weights]
     moments = work[plan.first_moments : plan.second_moments + plan.n_weights]
 
-    state = getattr(member, "initial", None) or first_weights(member, architecture)
+    state = first_weights(member) if member.initial is None else member.initial
     pack(state, architecture, plan, work)
     moments[:] = 0.0
     best = weights.copy()
@@ -208,7 +223,7 @@ def _train(member: Member, workspace: Workspace, stop: np.ndarray) -> TrainedMem
     for epoch in range(spec.epochs):
         first_step = epoch * rates.shape[1]
         train_losses.append(
-            train_epoch(
+            kernel.train_epoch(
                 plan,
                 work,
                 series,
@@ -227,14 +242,13 @@ def _train(member: Member, workspace: Workspace, stop: np.ndarray) -> TrainedMem
                 stop,
             )
         )
-        val_losses.append(forecast(plan, work, series, targets, quantiles, val_ends, outputs))
-        if not math.isfinite(train_losses[-1]) or not math.isfinite(val_losses[-1]):
-            raise ValueError(
-                f"member {member.key!r}: the loss is not finite in epoch {epoch} (training"
-                f" {train_losses[-1]}, validation {val_losses[-1]}): look for NaN, infinite or"
-                " unscaled values in inputs and targets, or lower the learning rate"
-                f" ({spec.learning_rate:g})"
-            )
+        val_losses.append(
+            kernel.forecast(plan, work, series, targets, quantiles, val_ends, outputs)
+        )
+        try:
+            require_finite(epoch, train_losses[-1], val_losses[-1], spec)
+        except NotFinite as error:
+            raise NotFinite(f"member {member.key!r}: {error}") from None
         if epoch == 0 or val_losses[-1] < val_losses[best_epoch]:
             best_epoch = epoch
             best[:] = weights
@@ -254,7 +268,6 @@ def _predict(
     member: TrainedMember, series: np.ndarray, ends: np.ndarray, workspace: Workspace
 ) -> np.ndarray:
     """Forecast with one member on the calling thread."""
-    from rnn_pipeline.networks.kernels.cpu_kernel import forecast
     from rnn_pipeline.networks.kernels.cpu_layout import Architecture, plan_of
 
     spec = member.network_spec
@@ -262,7 +275,7 @@ def _predict(
         spec.cell,
         member.n_features,
         tuple(spec.hidden_sizes),
-        len(member.state["head.bias"]),
+        member.n_outputs,
         member.lookback,
     )
     outputs = np.empty((len(ends), architecture.n_outputs), np.float32)
@@ -272,7 +285,7 @@ def _predict(
     work = workspace.array(plan.size)
     pack(member.state, architecture, plan, work)
     nothing = np.empty((0, 1), np.float32)
-    forecast(
+    load_kernel().forecast(
         plan,
         work,
         _contiguous(series, np.float32),
@@ -284,9 +297,9 @@ def _predict(
     return outputs
 
 
-def first_weights(member: Member, architecture: Architecture) -> dict[str, torch.Tensor]:
+def first_weights(member: Member) -> dict[str, torch.Tensor]:
     """The weights that every backend starts a member from."""
-    network = RecurrentForecaster(member.network, architecture.n_features, architecture.n_outputs)
+    network = RecurrentForecaster(member.network, member.inputs.shape[1], member.n_outputs)
     initialise(network, torch.Generator().manual_seed(member.seed))
     return network.state_dict()
 
