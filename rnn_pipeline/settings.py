@@ -94,6 +94,10 @@ class NetworkSpec(Spec):
     quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (), description="levels forecast beside the point, rising; empty: the point alone"
     )
+    pooled: bool = Field(False, description="one network over all tickers, instead of one for each")
+    ticker_embedding: int = Field(
+        0, ge=0, description="numbers by which a pooled network tells tickers apart; 0: it does not"
+    )
 
     @field_validator("quantiles")
     @classmethod
@@ -101,6 +105,15 @@ class NetworkSpec(Spec):
         if list(value) != sorted(set(value)):
             raise ValueError(f"quantiles {list(value)} must rise: sort them, drop repeats")
         return value
+
+    @model_validator(mode="after")
+    def _tickers_to_tell_apart(self) -> NetworkSpec:
+        if self.ticker_embedding and not self.pooled:
+            raise ValueError(
+                f"ticker_embedding {self.ticker_embedding} is for pooled networks: set pooled, or"
+                " ticker_embedding to 0"
+            )
+        return self
 
 
 class TrainingSpec(Spec):

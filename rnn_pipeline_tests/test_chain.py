@@ -1,14 +1,20 @@
 """The whole chain does not look ahead, on a market where a leak would have something to move."""
 
 import pandas as pd
+import pytest
 
 from rnn_pipeline import chain
 from rnn_pipeline.evidence.lookahead import Knowledge, look_ahead
 from rnn_pipeline_tests.leaks import town
 
 
-def test_the_whole_chain_does_not_look_ahead() -> None:
-    knowledge, settings = town.knowledge(), town.settings()
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"pooled": True, "ticker_embedding": 2}],
+    ids=["a_network_per_ticker", "one_network_over_all"],
+)
+def test_the_whole_chain_does_not_look_ahead(changes: dict[str, int]) -> None:
+    knowledge, settings = town.knowledge(), town.settings(**changes)
     made = []
 
     def run(known: Knowledge) -> dict[str, pd.DataFrame]:

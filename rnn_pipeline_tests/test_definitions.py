@@ -26,10 +26,12 @@ GRAPH = {
     "gradient_flow": set(),
     "lstm_forecaster": {"sequence_windows"},
     "gru_forecaster": {"sequence_windows"},
+    "pooled_gru_forecaster": {"sequence_windows"},
     "tuning_trials": {"sequence_windows"},
     "baseline_forecasts": {"sequence_windows"},
     "walk_forward_forecasts": {
-        *("lstm_forecaster", "gru_forecaster", "baseline_forecasts", "news_sentiment")
+        *("lstm_forecaster", "gru_forecaster", "pooled_gru_forecaster"),
+        *("baseline_forecasts", "news_sentiment"),
     },
     "price_signals": {"model_features", "walk_forward_forecasts"},
     "sentiment_signals": {"news_sentiment", "walk_forward_forecasts"},

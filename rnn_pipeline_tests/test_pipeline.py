@@ -103,7 +103,8 @@ def test_every_asset_shows_counts_and_most_show_a_picture(instance):
             pictured.add(asset.to_user_string())
     assert pictured >= {
         *("raw_ohlcv", "raw_news", "price_features", "news_sentiment", "sequence_windows"),
-        *("lstm_forecaster", "gru_forecaster", "sentiment_model", "walk_forward_forecasts"),
+        *("lstm_forecaster", "gru_forecaster", "pooled_gru_forecaster", "sentiment_model"),
+        "walk_forward_forecasts",
         *("trading_signals", "walk_forward_report", "gradient_flow"),
     }
 
@@ -161,11 +162,12 @@ def test_contributions_add_up_and_no_evidence_means_no_position(store):
 
 def test_what_was_tried_is_in_the_ledger_and_counts(store):
     trials = store.rows("trials")
-    tried = {(ticker, model) for ticker in TRADED for model in ("gru", "lstm", "sentiment")}
+    models = ("gru", "lstm", "pooled_gru", "sentiment")
+    tried = {(ticker, model) for ticker in TRADED for model in models}
     assert set(zip(trials["ticker"], trials["model"], strict=True)) == tried
     assert len(trials) == len(tried)
-    assert trials["network_hash"].nunique() == 3
-    assert set(store.rows("evidence")["trials"]) == {3}
+    assert trials["network_hash"].nunique() == len(models)
+    assert set(store.rows("evidence")["trials"]) == {len(models)}
 
 
 @pytest.mark.parametrize("leak", [False, True])
@@ -378,7 +380,8 @@ def test_a_replay_names_changed_data_code_and_networks(copy, tmp_path):
     for member in other.members.values():
         next(iter(member.state.values())).add_(0.1)
     other.save(tmp_path / "gru.safetensors", {})
-    paths = {"gru": tmp_path / "gru.safetensors", "lstm": checkpoint_path("lstm", "AAPL")}
+    paths = {model: checkpoint_path(model, "AAPL") for model in SETTINGS.model.networks}
+    paths["gru"] = tmp_path / "gru.safetensors"
     found = again(copy, paths.get)
     assert any(cause.startswith("model: gru, fold") for cause in found.causes)
     told = found.differences[found.differences["stage"] == "forecasts"]

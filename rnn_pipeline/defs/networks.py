@@ -98,18 +98,22 @@ def gradient_flow(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
 
 
 def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
-    """The asset that trains one network architecture on every fold and seed of its tickers."""
+    """The asset that trains one network architecture on every fold and seed of its tickers.
+
+    A pooled one has no partitions, since it learns from all tickers, whichever a run is about.
+    """
 
     @dg.asset(
         name=f"{model}_forecaster",
         description=(
             f"A {network.cell.upper()} forecaster with hidden sizes"
-            f" {list(network.hidden_sizes)}: one network per ticker, fold and seed, stopped early"
-            " on the fold's validation rows. Networks whose training data, specification and code"
-            " are unchanged are taken from their checkpoint."
+            f" {list(network.hidden_sizes)}: one network per"
+            f" {'' if network.pooled else 'ticker, '}fold and seed, stopped early on the fold's"
+            " validation rows. Networks whose training data, specification and code are unchanged"
+            " are taken from their checkpoint."
         ),
-        partitions_def=TICKERS,
-        backfill_policy=ONE_RUN,
+        partitions_def=None if network.pooled else TICKERS,
+        backfill_policy=None if network.pooled else ONE_RUN,
         deps=[sequence_windows],
         pool=COMPUTE_POOL,
         group_name="networks",
@@ -121,9 +125,10 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
         market: MarketResource,
         compute: ComputeResource,
     ) -> dg.MaterializeResult:
+        from rnn_pipeline.networks.pooled import EVERYONE
         from rnn_pipeline.networks.walk_forward import Unfinished, by_recipe, train_walk_forward
 
-        tickers = tickers_of(context)
+        tickers = _all_tickers(context) if network.pooled else tickers_of(context)
         unfinished = Unfinished(SETTINGS.checkpoint_dir / model / "unfinished")
         written = [_NO_CHECKPOINT]
         histories = [_NO_HISTORY]
@@ -152,7 +157,7 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
             on_complete=keep,
             tell=lambda line: context.log.info(f"{model}: {line}"),
         )
-        unfinished.forget(tickers)
+        unfinished.forget([EVERYONE] if network.pooled else tickers)
         left_out = sorted(set(tickers) - set(fitted))
         with warehouse.store.batch() as batch:
             batch.replace("checkpoints", _NO_CHECKPOINT, ticker=left_out, model=model)
@@ -172,6 +177,11 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
         )
 
     return asset
+
+
+def _all_tickers(context: dg.AssetExecutionContext) -> list[str]:
+    """The tickers that have a partition."""
+    return list(context.instance.get_dynamic_partitions(str(TICKERS.name)))
 
 
 def read_fold_datasets(

@@ -43,7 +43,8 @@ def walk_forward_baselines(
     """Forecast every fold's test sessions with every baseline.
 
     Args:
-        datasets: each ticker's share of each fold, as the networks get it.
+        datasets: each ticker's share of each fold, as the networks get it; those without a test
+            window are left out.
         targets: ticker, session, target, target_session of one horizon.
         known: an earlier result. A fold is fitted again only where its windows or the code have
             changed; the same fit gives the same bits.
@@ -59,6 +60,8 @@ def walk_forward_baselines(
     earlier = {} if known is None else dict(iter(known.groupby(["ticker", "fold"])))
     frames, rows, lookback, fitted = [], [], 1, 0
     for data in datasets:
+        if not len(data.test_ends):
+            continue
         lookback = data.lookback
         tested = pd.DataFrame(
             {

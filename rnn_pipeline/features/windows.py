@@ -27,6 +27,9 @@ from rnn_pipeline.features.folds import Fold
 MIN_TRAIN_WINDOWS = 64
 """Fewer training windows than this and a ticker is left out of a fold."""
 
+UNTESTED = "no test window"
+"""Why a ticker is not forecast in a fold although networks may learn from it there."""
+
 
 # Larger than any number of days since 1970, so that (ticker, day) packs into one sorted integer.
 _DAY_RANGE = 2**32
@@ -429,8 +432,8 @@ def fold_status(
     """Count every ticker's windows in every fold, and say which are left out and why.
 
     Returns:
-        ticker, fold, train, val, test (numbers of windows), reason (empty where the ticker takes
-        part in the fold); one row per ticker of the matrix and fold.
+        ticker, fold, train, val, test (numbers of windows), reason (empty where the ticker is
+        forecast in the fold); one row per ticker of the matrix and fold.
     """
     place = matrix.places[index["end_row"].to_numpy()]
     tables = []
@@ -455,7 +458,7 @@ def _left_out(fold: Fold, train: int, val: int, test: int, min_train: int) -> st
         return f"too little history: {train} training windows, {min_train} needed"
     if val == 0:
         return "no validation window"
-    return "no test window" if fold.test and test == 0 else ""
+    return UNTESTED if fold.test and test == 0 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -478,7 +481,7 @@ class FoldData:
             into a log return.
         train_ends: (n_train,) rows at which the training windows end.
         val_ends: (n_val,) likewise for validation.
-        test_ends: (n_test,) likewise for test.
+        test_ends: (n_test,) likewise for test; there may be none.
         sessions: (rows,) datetime64[D].
     """
 
@@ -523,7 +526,8 @@ def fold_data(
     """Cut out and scale one ticker's share of one fold.
 
     Raises:
-        ValueError: the ticker is not in the matrix, or is left out of this fold (`fold_status`).
+        ValueError: the ticker is not in the matrix, or has too little to learn from in this fold
+            (`fold_status`).
     """
     rows = matrix.rows_of(ticker)
     first, last = np.searchsorted(index["end_row"].to_numpy(), [rows.start, rows.stop])
@@ -531,7 +535,7 @@ def fold_data(
     roles = _roles(own, fold)
     counts = {role: int(chosen.sum()) for role, chosen in roles.items()}
     reason = _left_out(fold, **counts, min_train=min_train)
-    if reason:
+    if reason not in ("", UNTESTED):
         raise ValueError(f"{ticker}, fold {fold.number}: {reason}")
 
     start, end = own["start_row"].to_numpy(), own["end_row"].to_numpy()
@@ -566,13 +570,14 @@ def fold_datasets(
     folds: Sequence[Fold],
     min_train: int = MIN_TRAIN_WINDOWS,
 ) -> Iterator[FoldData]:
-    """Yield every ticker's share of every fold that it takes part in, one at a time.
+    """Yield every ticker's share of every fold that networks may learn from, one at a time.
 
-    In order of ticker and fold. `fold_status` names those that are left out.
+    In order of ticker and fold. `fold_status` names those that are left out. A ticker without a
+    test window is there: whether a pooled network learns from it must not depend on what follows.
     """
     by_number = {fold.number: fold for fold in folds}
     status = fold_status(matrix, index, folds, min_train)
-    for row in status[status["reason"] == ""].itertuples():
+    for row in status[status["reason"].isin(["", UNTESTED])].itertuples():
         yield fold_data(matrix, index, by_number[row.fold], row.ticker, min_train)
 
 

@@ -9,8 +9,9 @@ kin ``LSTMNet``, ``GRUNet`` and ``StackedLSTM``, :mod:`~rnn_pipeline.networks.re
 loop, ``fit``; :mod:`~rnn_pipeline.networks.fleet` ``train_members``, through which every forecaster
 is trained, by one of the :mod:`~rnn_pipeline.networks.backends` in
 :mod:`~rnn_pipeline.networks.kernels`; :mod:`~rnn_pipeline.networks.inference` ``predict_members``,
-whose bits do not depend on what else is computed; :mod:`~rnn_pipeline.networks.sentiment`
-``SentimentClassifier``, which needs no pipeline either;
+whose bits do not depend on what else is computed; :mod:`~rnn_pipeline.networks.walk_forward` and
+:mod:`~rnn_pipeline.networks.pooled` train a model on all folds, for each ticker or for all at once;
+:mod:`~rnn_pipeline.networks.sentiment` ``SentimentClassifier``, which needs no pipeline either;
 :mod:`~rnn_pipeline.networks.checkpoints` ``save_members``, ``load_members``, ``load_metadata`` and
 the hashes, and ``FitFile``, from which a killed training goes on;
 :mod:`~rnn_pipeline.networks.tuning` ``tune``, the search for settings;

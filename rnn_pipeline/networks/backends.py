@@ -8,7 +8,8 @@
 
 Backends agree to rounding, not to the bit, so ``auto`` decides once per architecture and process
 and stays with it; with a file of choices a measurement is made once per machine. A few seconds of
-work are left to the reference, unmeasured.
+work are left to the reference, unmeasured. A network with a ticker embedding is always the
+reference's: kernels know of none.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Architecture:
     lookback: int
     n_horizons: int
     batch_size: int
+    ticker_embedding: int
 
 
 def architecture(member: Member) -> Architecture:
@@ -73,7 +75,13 @@ def architecture(member: Member) -> Architecture:
         member.lookback,
         member.n_horizons,
         member.training.batch_size,
+        _embedding(member),
     )
+
+
+def _embedding(member: Member) -> int:
+    """Columns that a ticker embedding adds to a member's inputs."""
+    return member.network.ticker_embedding if member.tickers else 0
 
 
 def reference_seconds(member: Member) -> float:
@@ -82,7 +90,7 @@ def reference_seconds(member: Member) -> float:
     steps = member.training.epochs * math.ceil(rows / member.training.batch_size)
     # A validation row is a forward pass: a third of the arithmetic of a training row.
     row_passes = member.training.epochs * (rows + len(member.val_ends) / 3)
-    widths = [member.inputs.shape[1], *network.hidden_sizes]
+    widths = [member.inputs.shape[1] + _embedding(member), *network.hidden_sizes]
     flops = sum(
         6 * member.lookback * GATES[network.cell] * hidden * (below + hidden)
         for below, hidden in itertools.pairwise(widths)
@@ -93,12 +101,13 @@ def reference_seconds(member: Member) -> float:
 
 def n_weights(member: Member) -> int:
     """Parameters of a member's network."""
-    widths = [member.inputs.shape[1], *member.network.hidden_sizes]
+    told = _embedding(member)
+    widths = [member.inputs.shape[1] + told, *member.network.hidden_sizes]
     recurrent = sum(
         GATES[member.network.cell] * hidden * (below + hidden + 2)
         for below, hidden in itertools.pairwise(widths)
     )
-    return recurrent + (widths[-1] + 1) * member.n_outputs
+    return recurrent + (widths[-1] + 1) * member.n_outputs + told * len(member.tickers)
 
 
 def member_bytes(member: Member) -> int:
@@ -177,6 +186,8 @@ def choose(
     Raises:
         ValueError: the one asked for cannot run here; the message says why.
     """
+    if group[0].tickers and compute.backend != "processes":
+        return "reference"
     if compute.backend != "auto":
         if reason := unavailable(compute.backend, compute):
             raise ValueError(

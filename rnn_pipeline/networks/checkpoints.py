@@ -79,6 +79,7 @@ def save_members(
                 "spec": member.network_spec.model_dump(mode="json"),
                 "n_features": member.n_features,
                 "lookback": member.lookback,
+                "tickers": list(member.tickers),
             },
             member.state,
             {
@@ -110,6 +111,7 @@ def load_members(path: Path, keys: Collection[str] | None = None) -> list[Traine
                 list(network.series["val_loss"]),
                 int(network.series["best_epoch"][0]),
             ),
+            tuple(network.description.get("tickers", ())),
         )
         for network in read_checkpoint(path, "forecaster", keys)
     ]

@@ -80,6 +80,10 @@ class Member:
     seed: int
     initial: Mapping[str, Tensor] | None = None
     """Weights to start from, as :attr:`TrainedMember.state`; drawn from the seed if not given."""
+    tickers: tuple[str, ...] = ()
+    """Whom a network with a ticker embedding tells apart; none: it has no embedding."""
+    owners: np.ndarray | None = None
+    """(rows,) int64: with ``tickers``, the place there of the ticker that each row is of."""
 
     def __post_init__(self) -> None:
         if (
@@ -91,6 +95,11 @@ class Member:
                 f"member {self.key!r}: inputs {self.inputs.shape} and targets"
                 f" {self.targets.shape} must be (rows, n_features) and (rows,) or"
                 " (rows, n_horizons)"
+            )
+        if self.tickers and (self.owners is None or self.owners.shape != self.inputs.shape[:1]):
+            raise ValueError(
+                f"member {self.key!r}: with tickers to tell apart, every one of the"
+                f" {len(self.inputs)} rows needs its owner"
             )
         for role, ends in (("training", self.train_ends), ("validation", self.val_ends)):
             check_ends(f"{role} of member {self.key!r}", ends, self.lookback, len(self.inputs))
@@ -117,11 +126,13 @@ class TrainedMember:
     state: dict[str, Tensor]
     """The best epoch's weights, on the CPU."""
     history: History
+    tickers: tuple[str, ...] = ()
+    """As of the member; see :func:`~rnn_pipeline.networks.pooled.for_ticker`."""
 
     @property
     def n_outputs(self) -> int:
         """Columns of the head."""
-        return len(self.state["head.bias"])
+        return len(self.state["network.head.bias" if self.tickers else "head.bias"])
 
 
 class Progress:

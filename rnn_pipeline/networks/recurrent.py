@@ -233,6 +233,38 @@ class RecurrentForecaster(RecurrentNetwork):
         )
 
 
+class TickerForecaster(nn.Module):
+    """A forecaster of many tickers that is told whose sequence it reads.
+
+    Each ticker has a learned vector, which is put beside the features of every step. As it is the
+    same at every step, all it does is to move the gates of the first layer by a constant.
+
+    Args:
+        spec: with ``ticker_embedding``, the length of the vectors.
+        n_features: features of one step.
+        n_outputs: columns of the head.
+        n_tickers: tickers.
+    """
+
+    def __init__(self, spec: NetworkSpec, n_features: int, n_outputs: int, n_tickers: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_tickers, spec.ticker_embedding)
+        self.network = RecurrentForecaster(spec, n_features + spec.ticker_embedding, n_outputs)
+
+    def forward(self, x: Tensor, tickers: Tensor) -> Tensor:
+        """Forecast from sequences.
+
+        Args:
+            x: (batch, time, n_features), the oldest step first.
+            tickers: (batch,) int64, from 0.
+
+        Returns:
+            (batch, n_outputs)
+        """
+        told = self.embedding(tickers)[:, None].expand(-1, x.shape[1], -1)
+        return self.network(torch.cat([x, told], dim=2))
+
+
 class _LayersOfOneWidth(RecurrentNetwork):
     cell: ClassVar[Cell]
 
@@ -371,8 +403,9 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             bound = module.in_features**-0.5
         elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
             nn.init.normal_(module.weight, std=EMBEDDING_STD, generator=generator)
-            with torch.no_grad():
-                module.weight[module.padding_idx] = 0.0
+            if module.padding_idx is not None:
+                with torch.no_grad():
+                    module.weight[module.padding_idx] = 0.0
             continue
         elif next(module.parameters(recurse=False), None) is not None:
             raise TypeError(f"initialise() has no rule for the weights of {type(module).__name__}")

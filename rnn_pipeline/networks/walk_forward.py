@@ -1,4 +1,4 @@
-"""One model's networks of one ticker, over all folds and seeds: trained, kept, asked to forecast.
+"""One model's networks over all folds and seeds: trained, kept for each ticker, asked to forecast.
 
 A network is trained once. What it learned from is hashed, and a fold whose training rows, network,
 training and code are what they were is taken from its checkpoint: a new session lengthens a test
@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from rnn_pipeline.networks.fleet import (
     train_members,
 )
 from rnn_pipeline.networks.inference import predict_members
+from rnn_pipeline.networks.pooled import PooledFold, for_ticker, pooled, starting_from
 from rnn_pipeline.networks.tensorboard import log_history
 from rnn_pipeline.networks.training import learning_rates
 
@@ -68,7 +69,8 @@ class Forecaster:
     Attributes:
         ticker: whose returns it forecasts.
         model: its name.
-        members: the trained network of each (fold, seed).
+        members: the trained network of each (fold, seed), as it was trained: a pooled one may serve
+            other tickers, too.
         scales: of each fold.
         recipes: hash of what each (fold, seed) was trained from and how.
         columns: names of the features, in the order the networks were trained on.
@@ -249,7 +251,7 @@ def forecast_together(questions: Iterable[Question]) -> pd.DataFrame:
             if fold == question.fold
         ]
         outputs = predict_members(
-            [member for _, _, member in asked],
+            [for_ticker(member, question.forecaster.ticker) for question, _, member in asked],
             [question.inputs for question, _, _ in asked],
             [question.ends for question, _, _ in asked],
         )
@@ -283,10 +285,10 @@ def forecast_together(questions: Iterable[Question]) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """A network of one ticker, fold and seed, and what it is made from."""
+    """A network of one fold and seed, of one ticker or of all, and what it is made from."""
 
     key: str
-    data: FoldData
+    data: FoldData | PooledFold
     seed: int
     recipe: str
     before: _Job | None
@@ -311,11 +313,14 @@ def train_walk_forward(
 ) -> tuple[dict[str, Forecaster], int]:
     """Train one model on every ticker, fold and seed that is not known already.
 
+    A ticker without a test window in a fold gets no network there; a pooled network learns from it
+    nevertheless.
+
     Args:
         model: its name.
         columns: names of the features in ``datasets``.
         datasets: each ticker's share of each fold, a ticker's folds together and in order of time.
-        network: the architecture.
+        network: the architecture, and whether it is one for each ticker or pooled.
         training: how it learns.
         seeds: one network per seed.
         compute: where and how.
@@ -330,7 +335,7 @@ def train_walk_forward(
         tell: takes lines of progress.
 
     Returns:
-        The forecaster of each ticker, and how many networks were trained for it now.
+        The forecaster of each ticker, and how many networks were trained now.
     """
     shared = json.dumps(
         [
@@ -341,8 +346,11 @@ def train_walk_forward(
         ],
         sort_keys=True,
     )
+    learned_from: Iterable[FoldData | PooledFold] = (
+        pooled(datasets) if network.pooled else (data for data in datasets if len(data.test_ends))
+    )
     jobs: dict[str, list[_Job]] = {}
-    for data in datasets:
+    for data in learned_from:
         own = jobs.setdefault(data.ticker, [])
         newest = {job.seed: job for job in own[-len(seeds) :]} if warm_epochs else {}
         for seed in seeds:
@@ -364,10 +372,12 @@ def train_walk_forward(
     def complete() -> None:
         """Put together the forecasters whose networks are all there."""
         ready = [
-            ticker for ticker, own in waiting.items() if all(job.recipe in networks for job in own)
+            owner for owner, own in waiting.items() if all(job.recipe in networks for job in own)
         ]
         made = [
-            _forecaster(ticker, model, columns, waiting.pop(ticker), networks) for ticker in ready
+            forecaster
+            for owner in ready
+            for forecaster in _forecasters(model, columns, waiting.pop(owner), networks)
         ]
         fitted.update({forecaster.ticker: forecaster for forecaster in made})
         if made:
@@ -389,36 +399,45 @@ def train_walk_forward(
             fresh = {wave[place].recipe: member for place, member in trained.items()}
             networks.update(fresh)
             complete()
-            tickers = {wave[place].recipe: wave[place].data.ticker for place in trained}
-            on_trained({r: member for r, member in fresh.items() if tickers[r] in waiting})
+            owners = {wave[place].recipe: wave[place].data.ticker for place in trained}
+            on_trained({r: member for r, member in fresh.items() if owners[r] in waiting})
             if log_dir is not None:
                 for place, member in trained.items():
                     rates = learning_rates(spec, len(wave[place].data.train_ends))
                     log_history(log_dir / wave[place].key, member.history, rates)
 
         train_members(
-            (
-                Member(
-                    key=job.key,
-                    network=network,
-                    training=spec,
-                    inputs=inputs,
-                    targets=job.data.targets,
-                    train_ends=job.data.train_ends,
-                    val_ends=job.data.val_ends,
-                    lookback=job.data.lookback,
-                    seed=job.seed,
-                    initial=networks[job.before.recipe].state if job.before else None,
-                )
-                for data, own in itertools.groupby(wave, lambda job: job.data)
-                for inputs in (data.inputs,)
-                for job in own
-            ),
-            compute,
-            on_trained=take,
-            progress=progress,
+            _members(wave, network, spec, networks), compute, on_trained=take, progress=progress
         )
-    return {ticker: fitted[ticker] for ticker in jobs}, len(missing)
+    return dict(sorted(fitted.items())), len(missing)
+
+
+def _members(
+    jobs: Iterable[_Job],
+    network: NetworkSpec,
+    training: TrainingSpec,
+    networks: Mapping[str, TrainedMember],
+) -> Iterator[Member]:
+    """What to train, made as it is asked for; jobs of the same data follow each other."""
+    for data, own in itertools.groupby(jobs, lambda job: job.data):
+        told = data if isinstance(data, PooledFold) and network.ticker_embedding else None
+        first = Member(
+            key="",
+            network=network,
+            training=training,
+            inputs=data.inputs,
+            targets=data.targets,
+            train_ends=data.train_ends,
+            val_ends=data.val_ends,
+            lookback=data.lookback,
+            seed=0,
+            tickers=told.tickers if told else (),
+            owners=told.owners if told else None,
+        )
+        for job in own:
+            before = networks[job.before.recipe] if job.before else None
+            initial = starting_from(before, first.tickers) if before else None
+            yield replace(first, key=job.key, seed=job.seed, initial=initial)
 
 
 def _waves(jobs: Iterable[_Job]) -> list[list[_Job]]:
@@ -432,26 +451,36 @@ def _waves(jobs: Iterable[_Job]) -> list[list[_Job]]:
     return [waves[depth] for depth in sorted(waves)]
 
 
-def _forecaster(
-    ticker: str,
+def _forecasters(
     model: str,
     columns: Sequence[str],
     jobs: Sequence[_Job],
     networks: Mapping[str, TrainedMember],
-) -> Forecaster:
-    """Put a ticker's networks together."""
-    members = {
-        (job.data.fold, job.seed): replace(networks[job.recipe], key=job.key) for job in jobs
-    }
-    return Forecaster(
-        ticker,
-        model,
-        tuple(columns),
-        dict(sorted(members.items())),
-        {job.data.fold: FoldScales(job.data.input_scaler, job.data.target_scaler) for job in jobs},
-        {(job.data.fold, job.seed): job.recipe for job in jobs},
-        pd.Timestamp(jobs[-1].data.sessions[jobs[-1].data.test_ends[-1]]),
-    )
+) -> list[Forecaster]:
+    """Put the networks of a ticker together, or pooled ones for each ticker that they forecast."""
+    shares: dict[str, list[tuple[FoldData, _Job]]] = {}
+    for job in jobs:
+        for data in job.data.shares if isinstance(job.data, PooledFold) else (job.data,):
+            if len(data.test_ends):
+                shares.setdefault(data.ticker, []).append((data, job))
+    made = []
+    for ticker, own in shares.items():
+        members = {
+            (data.fold, job.seed): replace(networks[job.recipe], key=job.key) for data, job in own
+        }
+        newest = own[-1][0]
+        made.append(
+            Forecaster(
+                ticker,
+                model,
+                tuple(columns),
+                dict(sorted(members.items())),
+                {data.fold: FoldScales(data.input_scaler, data.target_scaler) for data, _ in own},
+                {(data.fold, job.seed): job.recipe for data, job in own},
+                pd.Timestamp(newest.sessions[newest.test_ends[-1]]),
+            )
+        )
+    return made
 
 
 def by_recipe(forecasters: Iterable[Forecaster]) -> dict[str, TrainedMember]:

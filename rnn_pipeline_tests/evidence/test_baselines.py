@@ -191,6 +191,17 @@ def test_only_what_changed_is_fitted_again(
     assert forecast(features, targets, whole)[1] == 6
 
 
+def test_a_ticker_that_ends_before_the_test_span_has_none(whole: pd.DataFrame) -> None:
+    """Its last bar is in the validation span of fold 1: networks may learn from it there."""
+    bars, targets = market()
+    first = whole.loc[(whole["ticker"] == "BBB") & (whole["fold"] == 1), "session"].min()
+    alive = (bars["ticker"] == "AAA") | (bars["session"] < first)
+    frame, _ = forecast(bars[alive], targets[alive])
+    folds = frame.groupby("ticker")["fold"].unique()
+    assert folds["BBB"].tolist() == [0]
+    assert 1 in folds["AAA"]
+
+
 def test_without_datasets_there_is_nothing(whole: pd.DataFrame) -> None:
     features, targets = market()
     frame, fitted = walk_forward_baselines([], targets)

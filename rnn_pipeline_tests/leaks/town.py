@@ -3,12 +3,14 @@ anywhere in the chain then has something to move."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from rnn_pipeline.evidence.lookahead import Knowledge
 from rnn_pipeline.market.calendar import SessionCalendar
-from rnn_pipeline.settings import Settings, load_settings
+from rnn_pipeline.settings import NetworkSpec, Settings, load_settings
 
 CALENDAR = SessionCalendar()
 SESSIONS = CALENDAR.sessions(pd.Timestamp("2010-01-04"), pd.Timestamp("2011-09-02"))
@@ -27,16 +29,19 @@ def close(session: pd.Timestamp) -> pd.Timestamp:
     return CALENDAR.closes(pd.DatetimeIndex([session]))[0]
 
 
-def settings() -> Settings:
-    """Few features, small networks, short folds: a pass takes about a second."""
-    return load_settings(
+def settings(**changes: Any) -> Settings:
+    """Few features, one small network, short folds: a pass takes about a second.
+
+    Args:
+        changes: of the network.
+    """
+    settings = load_settings(
         source="sample",
         folds={"train_size": 100, "val_size": 20, "test_size": 50},
         model={
             "features": ["return_1", "volatility_20", "close_to_sma_5", "sentiment"],
             "lookback": 4,
             "seeds": [0],
-            "networks": {"gru": {"cell": "gru", "hidden_sizes": [6]}},
             "training": {"epochs": 3, "batch_size": 32, "learning_rate": 0.02},
             "sentiment": {
                 "members": 1,
@@ -47,6 +52,10 @@ def settings() -> Settings:
             },
         },
     )
+    # Given to load_settings, it would stand beside the networks of the settings file.
+    networks = {"gru": NetworkSpec(cell="gru", hidden_sizes=(6,), **changes)}
+    model = settings.model.model_copy(update={"networks": networks})
+    return settings.model_copy(update={"model": model})
 
 
 def knowledge(persistence: float = 0.7) -> Knowledge:

@@ -12,11 +12,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnn_pipeline.networks.devices import Precision, numerics
 from rnn_pipeline.networks.fleet import Member, TrainedMember, windows_of
-from rnn_pipeline.networks.recurrent import RecurrentForecaster, forecast_loss, initialise
+from rnn_pipeline.networks.recurrent import (
+    RecurrentForecaster,
+    TickerForecaster,
+    forecast_loss,
+    initialise,
+)
 from rnn_pipeline.networks.training import fit
 
 
@@ -87,7 +92,12 @@ def train_member(
         ValueError: its training failed; the message names its key.
     """
     n_features = member.inputs.shape[1]
-    network = RecurrentForecaster(member.network, n_features, member.n_outputs)
+    n_outputs, n_tickers = member.n_outputs, len(member.tickers)
+    network: nn.Module = (
+        TickerForecaster(member.network, n_features, n_outputs, n_tickers)
+        if n_tickers
+        else RecurrentForecaster(member.network, n_features, n_outputs)
+    )
     if member.initial is None:
         initialise(network, torch.Generator().manual_seed(member.seed))
     else:
@@ -98,11 +108,13 @@ def train_member(
     # torch.tensor copies: inputs may be a read-only memory map, and on a GPU they lie there once.
     inputs = torch.tensor(member.inputs, dtype=dtype, device=device)
     targets = torch.tensor(member.targets, dtype=dtype, device=device)
+    owners = torch.tensor(member.owners, device=device) if n_tickers else None
     windows = windows_of(inputs, member.lookback)
     quantiles = member.network.quantiles
 
-    def batch(ends: Tensor) -> tuple[Tensor, Tensor]:
-        return windows.index_select(0, ends - (member.lookback - 1)), targets[ends]
+    def batch(ends: Tensor) -> tuple[Tensor, ...]:
+        window = windows.index_select(0, ends - (member.lookback - 1))
+        return (window, targets[ends]) if owners is None else (window, owners[ends], targets[ends])
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return forecast_loss(outputs, targets, quantiles)
@@ -122,4 +134,6 @@ def train_member(
     except ValueError as error:
         raise type(error)(f"member {member.key!r}: {error}") from None
     state = {name: value.cpu() for name, value in network.state_dict().items()}
-    return TrainedMember(member.key, member.network, n_features, member.lookback, state, history)
+    return TrainedMember(
+        member.key, member.network, n_features, member.lookback, state, history, member.tickers
+    )
