@@ -47,16 +47,17 @@ class WindowOptions(Options, total=False):
     """Arguments that every forecaster of windows takes."""
 
     backend: WrapperBackend
+    """Who trains. "reference" is torch, on ``device``; "cpu" the fused kernel, which Numba compiles
+    on first use, about 20 s once per machine. "auto" is the reference on a GPU and for a few
+    seconds of work, else the faster of the two: measured once per process and architecture, because
+    they agree with each other to rounding, and each with itself to the bit."""
 
 
 class _WindowForecaster(Estimator):
     """What forecasters of the next row share: windows, their split in time, training, inference.
 
     Args:
-        backend: who trains. "reference" is torch, on ``device``; "cpu" the fused kernel, which
-            Numba compiles on first use, once per machine. "auto" is the reference on a GPU and for
-            a few seconds of work, else the faster of the two: measured once per process and
-            architecture, because the two agree to rounding and only each with itself to the bit.
+        backend: see :class:`WindowOptions`.
         options: see :class:`~rnn_pipeline.networks.base.Estimator`.
 
     Raises:
@@ -155,8 +156,8 @@ class TradingLSTM(_WindowForecaster):
         hidden_dim: units of each layer.
         num_layers: layers on top of each other.
         dropout: between layers and before the head.
-        options: backend (:class:`_WindowForecaster`), seed, device, training, precision, progress
-            (:class:`~rnn_pipeline.networks.base.Estimator`).
+        options: backend, see :class:`WindowOptions`; seed, device, training, precision, progress,
+            see :class:`~rnn_pipeline.networks.base.Estimator`.
 
     Attributes:
         lookback: rows in one window; 0 before ``fit``.
