@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rnn_pipeline.networks.estimators import MultivariateLSTM, TradingGRU, TradingLSTM
-    from rnn_pipeline.networks.recurrent import GRUNet, LSTMNet, SentimentLSTM, StackedLSTM
+    from rnn_pipeline.networks.reading import SentimentLSTM
+    from rnn_pipeline.networks.recurrent import GRUNet, LSTMNet, StackedLSTM
+    from rnn_pipeline.networks.sentiment import SentimentClassifier
 
 __all__ = [
     "GRUNet",
     "LSTMNet",
     "MultivariateLSTM",
+    "SentimentClassifier",
     "SentimentLSTM",
     "StackedLSTM",
     "TradingGRU",
@@ -31,7 +34,8 @@ _HOMES = {
     "GRUNet": "recurrent",
     "LSTMNet": "recurrent",
     "MultivariateLSTM": "estimators",
-    "SentimentLSTM": "recurrent",
+    "SentimentClassifier": "sentiment",
+    "SentimentLSTM": "reading",
     "StackedLSTM": "recurrent",
     "TradingGRU": "estimators",
     "TradingLSTM": "estimators",

@@ -41,7 +41,13 @@ def rehearsal(settings: Settings) -> Settings:
                         for name, network in model.networks.items()
                     },
                     "sentiment": model.sentiment.model_copy(
-                        update={"embed_dim": 6, "hidden_size": 6, "training": small}
+                        update={
+                            "members": 1,
+                            "embed_dim": 6,
+                            "hidden_size": 6,
+                            "least_steps": 0,
+                            "training": small,
+                        }
                     ),
                 }
             ),

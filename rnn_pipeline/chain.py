@@ -38,7 +38,7 @@ from rnn_pipeline.features.windows import (
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.networks.checkpoints import weights_hash
 from rnn_pipeline.networks.fleet import Compute
-from rnn_pipeline.networks.sentiment import TrainedSentiment, train_sentiment
+from rnn_pipeline.networks.sentiment import SentimentClassifier, train_sentiment
 from rnn_pipeline.networks.walk_forward import (
     Forecaster,
     stamped,
@@ -54,7 +54,7 @@ from rnn_pipeline.warehouse import Warehouse
 Frame: TypeAlias = pd.DataFrame
 
 
-def sentiment_of(corpus: Frame, spec: SentimentSpec) -> TrainedSentiment:
+def sentiment_of(corpus: Frame, spec: SentimentSpec) -> SentimentClassifier:
     """Train the sentiment network on the training rows of a corpus, on the CPU."""
     train = corpus[corpus["split"] == "train"]
     return train_sentiment(
@@ -91,7 +91,7 @@ class Stages:
     bars: Callable[[Warehouse, Sequence[str], date, date, int], Frame] = Warehouse.bars_by_era
     price_features: Callable[[Frame, Frame], Frame] = catalogue.feature_table
     targets: Callable[[Frame, int], Frame] = price.targets
-    sentiment_model: Callable[[Frame, SentimentSpec], TrainedSentiment] = sentiment_of
+    sentiment_model: Callable[[Frame, SentimentSpec], SentimentClassifier] = sentiment_of
     news_sentiment: Callable[..., Frame] = news_sentiment
     model_features: Callable[[Frame, Frame, Sequence[str]], Frame] = model_features
     folds: Callable[..., tuple[Fold, ...]] = walk_forward
@@ -227,12 +227,11 @@ def _dated(outcomes: Frame, prices: Frame) -> Frame:
     return outcomes.merge(known.rename(columns={"session": "target_session"}), how="left")
 
 
-def _sentiment_weights(network: TrainedSentiment, known_at: pd.Timestamp) -> Frame:
+def _sentiment_weights(classifier: SentimentClassifier, known_at: pd.Timestamp) -> Frame:
     """The sentiment network as one row: its corpus has no dates."""
-    words = " ".join(network.vocabulary.words)
-    return pd.DataFrame(
-        {"weights": [weights_hash(network.state)], "vocabulary": [words], "known_at": [known_at]}
-    )
+    words = " ".join(classifier.word2idx)
+    weights = weights_hash(classifier.state)
+    return pd.DataFrame({"weights": [weights], "vocabulary": [words], "known_at": [known_at]})
 
 
 def _fold_windows(

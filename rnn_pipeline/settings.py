@@ -166,19 +166,50 @@ class TuningSpec(Spec):
 
 
 class SentimentSpec(Spec):
-    """The sentiment network and how it learns."""
+    """The sentiment model: networks that read headlines, beside a linear model of n-grams."""
 
-    embed_dim: int = Field(48, ge=1)
-    hidden_size: int = Field(48, ge=1)
+    members: int = Field(3, ge=1, description="networks whose probabilities are averaged")
+    embed_dim: int = Field(64, ge=1, description="length of the vectors of a word and its spelling")
+    hidden_size: int = Field(64, ge=1, description="units of the LSTM in each direction")
     num_layers: int = Field(1, ge=1)
-    dropout: float = Field(0.3, ge=0.0, lt=1.0)
+    spellings: int = Field(
+        20_000, ge=2, description="buckets for the letter n-grams that words are spelt with"
+    )
+    dropout: float = Field(0.5, ge=0.0, lt=1.0, description="between layers and before the head")
+    word_dropout: float = Field(
+        0.2, ge=0.0, lt=1.0, description="share of words read as unknown in training"
+    )
+    embedding_dropout: float = Field(
+        0.5, ge=0.0, lt=1.0, description="of a word's inputs, the same ones all along a headline"
+    )
+    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
     max_vocab: int = Field(10_000, ge=3)
     min_freq: int = Field(2, ge=1)
     max_len: int = Field(40, ge=1, description="tokens kept of a headline")
-    val_share: float = Field(0.15, gt=0, lt=1)
+    vectors: str | None = Field(
+        None,
+        description="pretrained word vectors: a GloVe or word2vec file, or glove-6b-50d for those"
+        " of the extra [glove]",
+    )
+    least_steps: int = Field(
+        500,
+        ge=0,
+        description="optimizer steps that a few hundred headlines get, too, by up to 40 epochs,"
+        " where fit is not told how many",
+    )
+    frozen_epochs: int = Field(0, ge=0, description="in which pretrained vectors do not learn")
+    val_share: float = Field(
+        0.1, gt=0, lt=1, description="of the headlines, held out by each network; others by each"
+    )
     seed: int = 0
     training: TrainingSpec = TrainingSpec(
-        epochs=6, batch_size=64, learning_rate=3e-3, weight_decay=1e-5, patience=2
+        epochs=6,
+        batch_size=64,
+        learning_rate=2e-3,
+        weight_decay=1e-5,
+        schedule="cosine",
+        warmup_epochs=1,
+        patience=None,
     )
 
 
@@ -203,7 +234,9 @@ class ModelSettings(Spec):
         description="epochs of a fold that starts from the weights of the fold before it; empty:"
         " every fold starts afresh",
     )
-    sentiment: SentimentSpec = SentimentSpec()
+    sentiment: SentimentSpec = Field(
+        SentimentSpec(members=1), description="one network reads for the pipeline; more take longer"
+    )
 
 
 class BacktestSpec(Spec):

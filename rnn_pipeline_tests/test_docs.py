@@ -19,7 +19,8 @@ TRAINING = (DOCS / "training.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("networks.md", 4), ("point-in-time.md", 3), ("training.md", 2)]
+    ("name", "count"),
+    [("networks.md", 4), ("point-in-time.md", 3), ("sentiment.md", 1), ("training.md", 2)],
 )
 def test_every_example_prints_what_the_page_says(name: str, count: int) -> None:
     page = (DOCS / name).read_text()
@@ -31,6 +32,12 @@ def test_every_example_prints_what_the_page_says(name: str, count: int) -> None:
             exec(compile(code, name, "exec"), {})
         lines = [line.rstrip() for line in printed.getvalue().splitlines()]
         assert lines == shown.splitlines()
+
+
+def test_the_readmes_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert len(re.findall(r"-?\d\.\d+", capsys.readouterr().out)) == 3
 
 
 def test_the_museums_table_is_the_museum() -> None:

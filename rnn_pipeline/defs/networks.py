@@ -50,7 +50,7 @@ def checkpoint_path(model: str, ticker: str) -> Path:
 def sentiment_model(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
-    """An LSTM that reads a headline and says negative, neutral or positive.
+    """LSTMs and n-grams that say whether a headline is negative, neutral or positive.
 
     Trained on the corpus' training rows, judged on its test rows, which no training has seen. It is
     trained again only when the corpus, its specification or the code has changed.
@@ -65,7 +65,6 @@ def sentiment_model(
         train["label"].tolist(),
         SETTINGS.model.sentiment,
         compute.resolve(),
-        compute.deterministic,
         compute.precision,
     )
     confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
-from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar
+from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -41,10 +41,10 @@ class Options(TypedDict, total=False):
 E = TypeVar("E", bound="Estimator")
 
 
-class _OnClassOrInstance(Generic[E]):
+class _OnClassOrInstance:
     """A method that, called on the class, works on a new instance."""
 
-    def __init__(self, method: Callable[[E, str | Path], E]) -> None:
+    def __init__(self, method: Callable[[Any, str | Path], Any]) -> None:
         self.method = method
         self.__doc__ = method.__doc__
 
@@ -99,11 +99,15 @@ class Estimator(ABC):
     def _restore(self, description: dict[str, Any]) -> nn.Module:
         """Take over what ``_describe`` gave, and return the network for the weights to come."""
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
         """Write the trained network to one safetensors file with a JSON header, nothing pickled.
 
+        Args:
+            path: the file; an older one is replaced in one step.
+            metadata: anything JSON to keep beside it (``checkpoints.load_metadata``).
+
         Raises:
-            ValueError: it is not trained.
+            ValueError: it is not trained, or the metadata is not JSON.
         """
         network = self._trained("saving")
         description = {
@@ -114,7 +118,9 @@ class Estimator(ABC):
         }
         state = {name: value.cpu() for name, value in network.state_dict().items()}
         kind = type(self).__name__
-        write_checkpoint(Path(path), [StoredNetwork(kind, kind, description, state)], {})
+        write_checkpoint(
+            Path(path), [StoredNetwork(kind, kind, description, state)], metadata or {}
+        )
 
     @_OnClassOrInstance
     def load(self: E, path: str | Path) -> E:

@@ -163,7 +163,7 @@ class Warehouse:
         """
         connection = self._open()
         try:
-            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
             self._ensure_schema(connection)
             yield connection
         finally:

@@ -19,7 +19,7 @@ from rnn_pipeline.features.catalogue import feature_table
 from rnn_pipeline.features.sentiment import news_sentiment
 from rnn_pipeline.features.text import Vocabulary
 from rnn_pipeline.features.windows import FoldData, Scaler, fold_datasets
-from rnn_pipeline.networks.sentiment import TrainedSentiment
+from rnn_pipeline.networks.sentiment import SentimentClassifier
 from rnn_pipeline.settings import SentimentSpec
 from rnn_pipeline.warehouse import Warehouse
 
@@ -139,7 +139,7 @@ def universe_of_survivors(_: Knowledge) -> Stages:
 def vocabulary_of_all_headlines(knowledge: Knowledge) -> Stages:
     build, titles = Vocabulary.build, knowledge.headlines["title"].tolist()
 
-    def leaky(corpus: Frame, spec: SentimentSpec) -> TrainedSentiment:
+    def leaky(corpus: Frame, spec: SentimentSpec) -> SentimentClassifier:
         def of_all(texts: Sequence[str], *limits: int) -> Vocabulary:
             return build([*texts, *titles], *limits)
 

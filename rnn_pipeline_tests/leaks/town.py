@@ -39,6 +39,8 @@ def settings() -> Settings:
             "networks": {"gru": {"cell": "gru", "hidden_sizes": [6]}},
             "training": {"epochs": 3, "batch_size": 32, "learning_rate": 0.02},
             "sentiment": {
+                "members": 1,
+                "least_steps": 0,
                 "embed_dim": 6,
                 "hidden_size": 6,
                 "training": {"epochs": 2, "batch_size": 16},

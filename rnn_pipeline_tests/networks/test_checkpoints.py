@@ -168,7 +168,7 @@ def test_files_of_others_are_refused(path: Path, tmp_path: Path) -> None:
         load_members(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"nowhere does not exist; train"):
         checkpoint_hash(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="is a forecaster, not a sentiment"):
+    with pytest.raises(ValueError, match="is a forecaster, not a SentimentClassifier"):
         load_sentiment(path)
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign")
     with pytest.raises(ValueError, match="header is missing"):

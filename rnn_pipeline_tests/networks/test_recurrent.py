@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from rnn_pipeline.networks.randomness import Purpose, bits, stream_key
+from rnn_pipeline.networks.reading import SentimentLSTM
 from rnn_pipeline.networks.recurrent import (
     RecurrentForecaster,
     RecurrentStack,
     SeededDropout,
-    SentimentLSTM,
     draw_dropout,
     initialise,
 )
-from rnn_pipeline.settings import NetworkSpec, SentimentSpec
+from rnn_pipeline.settings import NetworkSpec
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -89,11 +88,10 @@ def test_dropout_works_between_layers_and_before_the_head_from_its_own_stream() 
 
 
 def test_initial_weights_follow_torchs_distributions_and_the_generator() -> None:
-    spec = SentimentSpec(embed_dim=16, hidden_size=64)
-    network = SentimentLSTM(200, 3, spec)
+    network = SentimentLSTM(200, embed_dim=16, hidden_dim=64)
     initialise(network, torch.Generator().manual_seed(5))
     first = {name: value.clone() for name, value in network.state_dict().items()}
-    for name in ("recurrent.layers.0.weight_hh_l0", "recurrent.layers.0.bias_ih_l0", "head.weight"):
+    for name in ("layers.0.weight_hh_l0", "layers.0.bias_ih_l0", "head.weight"):
         assert first[name].abs().max() <= 1 / 8  # 1 / sqrt(64)
         assert first[name].std().item() == pytest.approx(1 / 8 / math.sqrt(3), rel=0.12)
     assert torch.equal(first["embedding.weight"][0], torch.zeros(16))
@@ -108,41 +106,3 @@ def test_initial_weights_follow_torchs_distributions_and_the_generator() -> None
 def test_initialise_refuses_layers_it_does_not_know() -> None:
     with pytest.raises(TypeError, match="Conv1d"):
         initialise(nn.Sequential(nn.Conv1d(2, 2, 1)), torch.Generator())
-
-
-@pytest.fixture
-def sentiment() -> SentimentLSTM:
-    network = SentimentLSTM(30, 3, SentimentSpec(embed_dim=5, hidden_size=6, num_layers=2))
-    return network.eval()
-
-
-def padded(width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three texts of 2, 5 and 1 words."""
-    ids = torch.zeros(3, width, dtype=torch.int64)
-    ids[0, :2] = torch.tensor([4, 9])
-    ids[1, :5] = torch.tensor([3, 3, 8, 29, 2])
-    ids[2, :1] = 7
-    return ids, torch.tensor([2, 5, 1])
-
-
-def test_sentiment_reads_each_text_to_its_last_real_token(sentiment: SentimentLSTM) -> None:
-    ids, lengths = padded(5)
-    packed = pack_padded_sequence(
-        sentiment.embedding(ids), lengths, batch_first=True, enforce_sorted=False
-    )
-    for layer in sentiment.recurrent.layers:
-        packed, (final, _) = layer(packed)
-    torch.testing.assert_close(sentiment(ids, lengths), sentiment.head(final[0]))
-    assert sentiment(ids, lengths).shape == (3, 3)
-
-
-def test_padding_changes_nothing(sentiment: SentimentLSTM) -> None:
-    ids, lengths = padded(9)
-    logits = sentiment(ids, lengths)
-    torch.testing.assert_close(sentiment(*padded(5)), logits, rtol=0, atol=1e-6)
-
-    garbage = ids.clone()
-    garbage[0, 2:] = garbage[2, 1:] = 11
-    assert torch.equal(sentiment(garbage, lengths), logits)
-    ids[0, 1] = 10
-    assert not torch.equal(sentiment(ids, lengths)[0], logits[0]), "the last token is ignored"

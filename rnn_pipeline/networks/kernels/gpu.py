@@ -55,7 +55,12 @@ from rnn_pipeline.networks.randomness import (
     stream_key,
 )
 from rnn_pipeline.networks.recurrent import RecurrentForecaster, initialise
-from rnn_pipeline.networks.training import History, learning_rates
+from rnn_pipeline.networks.training import (
+    History,
+    NotFinite,
+    learning_rates,
+    require_finite,
+)
 
 EngineName = Literal["auto", "fused", "stacked"]
 
@@ -237,15 +242,12 @@ class _Occupant:
         """Note an epoch's losses.
 
         Raises:
-            ValueError: one is not finite.
+            NotFinite: one is NaN or infinite.
         """
-        if not math.isfinite(train_loss) or not math.isfinite(val_loss):
-            raise ValueError(
-                f"member {self.member.key!r}: the loss is not finite in epoch {self.epoch}"
-                f" (training {train_loss}, validation {val_loss}): look for NaN, infinite or"
-                " unscaled values in inputs and targets, or lower the learning rate"
-                f" ({self.member.training.learning_rate:g})"
-            )
+        try:
+            require_finite(self.epoch, train_loss, val_loss, self.member.training)
+        except NotFinite as error:
+            raise NotFinite(f"member {self.member.key!r}: {error}") from None
         if self.val_loss and val_loss < self.val_loss[self.best_epoch]:
             self.best_epoch = self.epoch
         self.train_loss.append(train_loss)
@@ -294,7 +296,7 @@ class _Group:
         self.clip_norm = numbers() + math.inf
         self.noise = numbers(of=torch.float32)
         self.thresholds = numbers(of=torch.int64)
-        self.dropout_scale = numbers(of=torch.float32) + 1.0
+        self.dropout_scale = numbers() + 1.0
         self.parameters = numbers(layout.size)
         self.moments = numbers(layout.size), numbers(layout.size)
         self.best = numbers(layout.size)
