@@ -191,8 +191,8 @@ def choose(
     if compute.backend != "auto":
         if reason := unavailable(compute.backend, compute):
             raise ValueError(
-                f"fleet backend {compute.backend!r} cannot run here: {reason}; set"
-                " RNN_PIPELINE_COMPUTE__BACKEND=auto"
+                f"backend {compute.backend!r} cannot run here: {reason}; set the"
+                " backend to auto (RNN_PIPELINE_COMPUTE__BACKEND=auto)"
             )
         return compute.backend
     key = (architecture(group[0]), compute.device.type, compute.precision)

@@ -11,11 +11,10 @@ from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from rnn_pipeline.networks.checkpoints import StoredNetwork, read_checkpoint, write_checkpoint
-from rnn_pipeline.networks.devices import Precision, numerics, resolve_device
-from rnn_pipeline.networks.training import Batch, fit
+from rnn_pipeline.networks.devices import Precision, resolve_device
 from rnn_pipeline.settings import TrainingSpec
 
 EVERY_EPOCH = TrainingSpec(patience=None)
@@ -169,36 +168,9 @@ class Estimator(ABC):
             ]
             raise ValueError("; ".join(lines).replace("learning_rate", "lr")) from None
 
-    def _learn(
-        self,
-        network: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor],
-        batch: Batch,
-        train_rows: Tensor,
-        val_rows: Tensor,
-        spec: TrainingSpec,
-    ) -> dict[str, list[float]]:
-        """Train an initialised network on the device and keep it (see ``training.fit``)."""
-        network.to(self.device)
-        with numerics(self.device, self.precision), self._shown(spec.epochs) as on_epoch:
-            history = fit(
-                network,
-                loss,
-                batch,
-                train_rows,
-                val_rows,
-                spec,
-                self.seed,
-                self.precision,
-                on_epoch=on_epoch,
-            )
-        self.model = network
-        self.history = {"train_loss": history.train_loss, "val_loss": history.val_loss}
-        return self.history
-
     @contextmanager
     def _shown(self, epochs: int) -> Iterator[Callable[[int, float, float], None] | None]:
-        """What ``fit`` calls after each epoch, while progress is on show."""
+        """What a trainer calls after each epoch, while progress is on show."""
         if not self.progress:
             yield None
         elif callable(tell := self.progress):

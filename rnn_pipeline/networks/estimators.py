@@ -8,56 +8,118 @@ forecasts is made. What the network is fed is scaled by the mean and deviation o
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, Unpack
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from rnn_pipeline.features.windows import Scaler
+from rnn_pipeline.networks.backends import SMALL_S, choose, reference_seconds
 from rnn_pipeline.networks.base import Estimator, Options
-from rnn_pipeline.networks.fleet import windows_of
+from rnn_pipeline.networks.devices import numerics
+from rnn_pipeline.networks.fleet import Compute, Member, TrainedMember, windows_of
 from rnn_pipeline.networks.inference import infer
+from rnn_pipeline.networks.kernels import cpu, reference
 from rnn_pipeline.networks.recurrent import (
+    Cell,
     GRUNet,
     LSTMNet,
+    RecurrentNetwork,
     StackedLSTM,
-    forecast_loss,
-    initialise,
 )
-from rnn_pipeline.settings import TrainingSpec
+from rnn_pipeline.settings import NetworkSpec, TrainingSpec
 
 _Rows = NDArray[np.float64]
 
+_log = logging.getLogger(__name__)
+
+WrapperBackend = Literal["auto", "reference", "cpu"]
+"""See :mod:`~rnn_pipeline.networks.backends`; the others train many networks at once."""
+
+
+class WindowOptions(Options, total=False):
+    """Arguments that every forecaster of windows takes."""
+
+    backend: WrapperBackend
+    """Who trains. "reference" is torch, on ``device``; "cpu" the fused kernel, which Numba compiles
+    on first use, about 20 s once per machine. "auto" is the reference on a GPU and for a few
+    seconds of work, else the faster of the two: measured once per process and architecture, because
+    they agree with each other to rounding, and each with itself to the bit."""
+
 
 class _WindowForecaster(Estimator):
-    """What forecasters of the next row share: windows, their split in time, inference."""
+    """What forecasters of the next row share: windows, their split in time, training, inference.
+
+    Args:
+        backend: see :class:`WindowOptions`.
+        options: see :class:`~rnn_pipeline.networks.base.Estimator`.
+
+    Raises:
+        ValueError: the backend is unknown.
+    """
 
     lookback: int = 0
 
+    def __init__(self, *, backend: WrapperBackend = "auto", **options: Unpack[Options]) -> None:
+        super().__init__(**options)
+        if backend not in get_args(WrapperBackend):
+            raise ValueError(
+                f"backend {backend!r} is unknown; use {', '.join(get_args(WrapperBackend))}"
+            )
+        self.backend: WrapperBackend = backend
+
     def _fit_windows(
         self,
-        network: nn.Module,
+        network: RecurrentNetwork,
+        cell: Cell,
         inputs: NDArray[np.float32],
         targets: NDArray[np.float32],
         split: _Split,
         spec: TrainingSpec,
     ) -> dict[str, list[float]]:
         """Train ``network`` on scaled ``inputs`` (rows, n_features) and ``targets`` (rows,)."""
-        initialise(network, torch.Generator().manual_seed(self.seed))
-        windows = windows_of(torch.tensor(inputs, device=self.device), split.lookback)
-        target = torch.tensor(targets, device=self.device)
-
-        def batch(ends: Tensor) -> tuple[Tensor, Tensor]:
-            return windows.index_select(0, ends - (split.lookback - 1)), target[ends + 1]
-
-        history = self._learn(network, forecast_loss, batch, split.train, split.val, spec)
+        member = Member(
+            key=type(self).__name__,
+            network=NetworkSpec(
+                cell=cell,
+                hidden_sizes=tuple(layer.hidden_size for layer in network.recurrent.layers),
+                dropout=network.dropout.p,
+            ),
+            training=spec,
+            inputs=inputs[:-1],
+            targets=targets[1:],
+            train_ends=split.train,
+            val_ends=split.val,
+            lookback=split.lookback,
+            seed=self.seed,
+        )
+        with self._shown(spec.epochs) as on_epoch:
+            trained = self._train(member, on_epoch)
+        network.load_state_dict(trained.state)
+        self.model = network.to(self.device).eval()
         self.lookback = split.lookback
-        return history
+        history = trained.history
+        self.history = {"train_loss": history.train_loss, "val_loss": history.val_loss}
+        return self.history
+
+    def _train(
+        self, member: Member, on_epoch: Callable[[int, float, float], None] | None
+    ) -> TrainedMember:
+        """Train on this thread with the backend asked for."""
+        # ``choose`` would keep to what it decided for an architecture whose first fit was small.
+        leave = self.device.type != "cpu" or reference_seconds(member) < SMALL_S
+        backend = "reference" if self.backend == "auto" and leave else self.backend
+        compute = Compute(self.device, backend, self.precision)
+        if choose([member], compute, 1, _log.info) == "cpu":
+            return cpu.train_member(member, on_epoch)
+        with numerics(self.device, self.precision):
+            return reference.train_member(member, self.device, self.precision, on_epoch)
 
     def _forecast(self, inputs: NDArray[np.float32]) -> _Rows:
         """Forecast from every window of scaled ``inputs`` (rows, n_features).
@@ -94,8 +156,8 @@ class TradingLSTM(_WindowForecaster):
         hidden_dim: units of each layer.
         num_layers: layers on top of each other.
         dropout: between layers and before the head.
-        options: seed, device, training, precision, progress; see
-            :class:`~rnn_pipeline.networks.base.Estimator`.
+        options: backend, see :class:`WindowOptions`; seed, device, training, precision, progress,
+            see :class:`~rnn_pipeline.networks.base.Estimator`.
 
     Attributes:
         lookback: rows in one window; 0 before ``fit``.
@@ -111,7 +173,7 @@ class TradingLSTM(_WindowForecaster):
         hidden_dim: int = 64,
         num_layers: int = 2,
         dropout: float = 0.2,
-        **options: Unpack[Options],
+        **options: Unpack[WindowOptions],
     ) -> None:
         super().__init__(**options)
         self.size: dict[str, Any] = {
@@ -168,7 +230,9 @@ class TradingLSTM(_WindowForecaster):
         _refuse_constant(values[: split.n_train_rows, None], ["the series"])
         scaled = scaler.transform(values)
         network = self.network(input_dim=1, **self.size)
-        history = self._fit_windows(network, scaled[:, None], scaled, split, spec)
+        history = self._fit_windows(
+            network, self.network.cell, scaled[:, None], scaled, split, spec
+        )
         self.mean, self.std = float(scaler.mean), float(scaler.std)
         return history
 
@@ -265,7 +329,7 @@ class MultivariateLSTM(_WindowForecaster):
     input_scaler: Scaler
     target_scaler: Scaler
 
-    def __init__(self, *, dropout: float = 0.2, **options: Unpack[Options]) -> None:
+    def __init__(self, *, dropout: float = 0.2, **options: Unpack[WindowOptions]) -> None:
         super().__init__(**options)
         self.dropout = dropout
 
@@ -339,6 +403,7 @@ class MultivariateLSTM(_WindowForecaster):
         network = StackedLSTM(len(features), hidden_dims, dropout=self.dropout)
         history = self._fit_windows(
             network,
+            "lstm",
             input_scaler.transform(rows[:, :-1]),
             target_scaler.transform(rows[:, -1]),
             split,
@@ -441,8 +506,8 @@ class _Split:
                 f" {validation_split:g}: give {enough} or more, or a smaller lookback"
             )
         self.lookback = lookback
-        self.train = torch.arange(lookback - 1, self.n_train_rows - 1)
-        self.val = torch.arange(first_val_target - 1, n_rows - 1)
+        self.train = np.arange(lookback - 1, self.n_train_rows - 1)
+        self.val = np.arange(first_val_target - 1, n_rows - 1)
 
 
 def _series(values: ArrayLike) -> _Rows:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rnn_pipeline.networks.base import Estimator
 from rnn_pipeline.networks.recurrent import initialise
+from rnn_pipeline.networks.training import fit as train
 from rnn_pipeline.settings import TrainingSpec
 
 
@@ -22,14 +23,21 @@ class Line(Estimator):
         initialise(network, torch.Generator().manual_seed(self.seed))
         rows = torch.arange(len(x))
         self.offset = 0.5
-        return self._learn(
-            network,
-            nn.functional.mse_loss,
-            lambda rows: (x[rows], y[rows]),
-            rows[:-4],
-            rows[-4:],
-            self._training(epochs, batch_size=5, lr=lr),
-        )
+        spec = self._training(epochs, batch_size=5, lr=lr)
+        with self._shown(epochs) as on_epoch:
+            history = train(
+                network,
+                nn.functional.mse_loss,
+                lambda rows: (x[rows], y[rows]),
+                rows[:-4],
+                rows[-4:],
+                spec,
+                self.seed,
+                on_epoch=on_epoch,
+            )
+        self.model = network
+        self.history = {"train_loss": history.train_loss, "val_loss": history.val_loss}
+        return self.history
 
     def predict(self, x: Tensor) -> Tensor:
         return self._trained()(x).detach()

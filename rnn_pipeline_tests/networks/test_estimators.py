@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from rnn_pipeline.networks import backends, estimators
 from rnn_pipeline.networks.checkpoints import weights_hash
 from rnn_pipeline.networks.estimators import MultivariateLSTM, TradingGRU, TradingLSTM
 from rnn_pipeline.networks.recurrent import GRUNet, LSTMNet, StackedLSTM
@@ -326,6 +327,80 @@ def test_early_stopping_is_there_for_those_who_ask() -> None:
     estimator = tiny(training=TrainingSpec(patience=1))
     history = estimator.fit(wave(), **SMALL | {"epochs": 30, "lr": 0.3})
     assert len(history["val_loss"]) < 30
+
+
+@pytest.mark.parametrize("kind", [TradingLSTM, TradingGRU, MultivariateLSTM])
+def test_the_fused_kernel_learns_what_torch_learns(kind: type[Any]) -> None:
+    training = TrainingSpec(patience=2, weight_decay=0.01, clip_norm=0.5, input_noise=0.1)
+    by_torch, fused = (
+        kind(training=training, backend=backend, device="cpu") for backend in ("reference", "cpu")
+    )
+    rows = (frame(), "move") if kind is MultivariateLSTM else (wave(),)
+    expected = by_torch.fit(*rows, **SMALL | {"epochs": 12})
+    history = fused.fit(*rows, **SMALL | {"epochs": 12})
+    for name, losses in expected.items():
+        assert history[name] == pytest.approx(losses, abs=1e-5)
+    assert np.argmin(history["val_loss"]) == np.argmin(expected["val_loss"])
+    assert type(fused.model) is type(by_torch.model)
+    assert not fused.model.training
+    for name, value in by_torch.model.state_dict().items():
+        torch.testing.assert_close(fused.model.state_dict()[name], value, rtol=0, atol=1e-4)
+    assert weights(fused) != weights(by_torch), "both were trained by the same backend"
+    np.testing.assert_allclose(fused.predict(rows[0]), by_torch.predict(rows[0]), rtol=1e-4)
+    kept = weights(fused)
+    fused.fit(*rows, **SMALL | {"epochs": 12})
+    assert weights(fused) == kept, "a second fit differs"
+
+
+def test_little_work_is_left_to_torch_and_more_to_the_faster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ratios = {"lstm": 2.0, "gru": 0.5}
+    monkeypatch.setattr(backends, "_chosen", {})
+    monkeypatch.setattr(backends, "SMALL_S", 0.0)
+    monkeypatch.setattr(
+        backends, "_measured_ratio", lambda member, _compute: ratios[member.network.cell]
+    )
+
+    def learned(kind: type[TradingLSTM], **options: Any) -> str:
+        estimator = tiny(kind, **options)
+        estimator.fit(wave(), **SMALL)
+        return weights(estimator)
+
+    by_torch, fused = (learned(TradingLSTM, backend=name) for name in ("reference", "cpu"))
+    assert by_torch != fused
+    assert learned(TradingLSTM) == by_torch
+    monkeypatch.setattr(estimators, "SMALL_S", 0.0)
+    assert learned(TradingLSTM) == fused
+    assert learned(TradingGRU) == learned(TradingGRU, backend="reference")
+    monkeypatch.setattr(estimators, "SMALL_S", 5.0)
+    assert learned(TradingLSTM) == by_torch, "what was measured changed a small fit"
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_progress_is_told_while_it_learns(backend: Any) -> None:
+    told: list[tuple[int, int, float, float]] = []
+    estimator = tiny(backend=backend, progress=lambda *losses: told.append(losses))
+    history = estimator.fit(wave(), **SMALL)
+    losses = zip(history["train_loss"], history["val_loss"], strict=True)
+    assert told == [(epoch, 3, *both) for epoch, both in enumerate(losses, start=1)]
+
+    def enough(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    estimator.progress = enough
+    with pytest.raises(KeyboardInterrupt):
+        estimator.fit(wave(), **SMALL)
+
+
+def test_a_backend_that_is_unknown_or_cannot_run_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match="backend 'gpu' is unknown; use auto, reference, cpu"):
+        tiny(backend="gpu")
+    monkeypatch.setattr(backends, "unavailable", lambda *_: "numba is not installed")
+    with pytest.raises(ValueError, match=r"'cpu' cannot run here: numba is not .* to auto"):
+        tiny(backend="cpu").fit(wave(), **SMALL)
 
 
 def with_value(row: int, value: float) -> np.ndarray:

@@ -89,6 +89,22 @@ def train(
             pool.shutdown(cancel_futures=True)
 
 
+def train_member(
+    member: Member, on_epoch: Callable[[int, float, float], None] | None = None
+) -> TrainedMember:
+    """Train one member on the calling thread.
+
+    Args:
+        member: what to train.
+        on_epoch: see :func:`~rnn_pipeline.networks.training.fit`.
+
+    Raises:
+        ValueError: its loss is not finite; the message names it and the epoch.
+    """
+    compile_kernel(training=True)
+    return _train(member, Workspace(), np.zeros(1, np.bool_), on_epoch)
+
+
 def predict(
     members: Sequence[TrainedMember],
     inputs: Sequence[np.ndarray],
@@ -187,7 +203,12 @@ def _contiguous(array: np.ndarray, dtype: Any) -> np.ndarray:
     return np.require(array, dtype, ("C", "A", "W"))
 
 
-def _train(member: Member, workspace: Workspace, stop: np.ndarray) -> TrainedMember:
+def _train(
+    member: Member,
+    workspace: Workspace,
+    stop: np.ndarray,
+    on_epoch: Callable[[int, float, float], None] | None = None,
+) -> TrainedMember:
     """Train one member on the calling thread, with the semantics of :func:`.training.fit`."""
     from rnn_pipeline.networks.kernels.cpu_layout import Architecture, plan_of
 
@@ -249,6 +270,8 @@ def _train(member: Member, workspace: Workspace, stop: np.ndarray) -> TrainedMem
             require_finite(epoch, train_losses[-1], val_losses[-1], spec)
         except NotFinite as error:
             raise NotFinite(f"member {member.key!r}: {error}") from None
+        if on_epoch is not None:
+            on_epoch(epoch, train_losses[-1], val_losses[-1])
         if epoch == 0 or val_losses[-1] < val_losses[best_epoch]:
             best_epoch = epoch
             best[:] = weights
