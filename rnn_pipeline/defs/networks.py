@@ -70,7 +70,7 @@ def sentiment_model(
     confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
     figures = scores(confusion)
     context.log.info(f"sentiment model: accuracy {figures['accuracy']:.3f} on held-out templates")
-    losses = pd.DataFrame({name: getattr(model.history, name) for name in plots.LOSS_HUES})
+    losses = pd.DataFrame({name: model.history[name] for name in plots.LOSS_HUES})
     show(
         context,
         confusion=plots.confusion(confusion, list(LABELS)),

@@ -30,10 +30,10 @@ def close(session: pd.Timestamp) -> pd.Timestamp:
 
 
 def settings(**changes: Any) -> Settings:
-    """Few features, one small network, short folds: a pass takes about a second.
+    """Few features, two small networks, short folds: a pass takes about a second.
 
     Args:
-        changes: of the network.
+        changes: of both networks.
     """
     settings = load_settings(
         source="sample",
@@ -52,8 +52,11 @@ def settings(**changes: Any) -> Settings:
             },
         },
     )
-    # Given to load_settings, it would stand beside the networks of the settings file.
-    networks = {"gru": NetworkSpec(cell="gru", hidden_sizes=(6,), **changes)}
+    # Given to load_settings, they would stand beside the networks of the settings file.
+    networks = {
+        "lstm": NetworkSpec(cell="lstm", hidden_sizes=(4,), **changes),
+        "gru": NetworkSpec(cell="gru", hidden_sizes=(6,), **changes),
+    }
     model = settings.model.model_copy(update={"networks": networks})
     return settings.model_copy(update={"model": model})
 
