@@ -217,33 +217,26 @@ def fit_time(bars: pd.DataFrame, rounds: int) -> dict[str, Any]:
     returns = frame["target"]
     inputs = frame.drop(columns="target").to_numpy()
     alone = returns.to_numpy()[:, None]
-    asked = {"lookback": LOOKBACK}
-    wrappers: dict[str, Callable[[WrapperBackend, int], object]] = {
-        "TradingLSTM": lambda backend, epochs: TradingLSTM(device="cpu", backend=backend).fit(
-            returns, **asked, epochs=epochs
-        ),
-        "TradingGRU": lambda backend, epochs: TradingGRU(device="cpu", backend=backend).fit(
-            returns, **asked, epochs=epochs
-        ),
-        "MultivariateLSTM": lambda backend, epochs: MultivariateLSTM(
-            device="cpu", backend=backend
-        ).fit(frame, "target", **asked, epochs=epochs),
+    tutorials: dict[Any, Callable[[int], None]] = {
+        TradingLSTM: partial(straightforward, nn.LSTM, [64, 64], alone, alone[:, 0]),
+        TradingGRU: partial(straightforward, nn.GRU, [64, 64], alone, alone[:, 0]),
+        MultivariateLSTM: partial(straightforward, nn.LSTM, [64, 32], inputs, returns.to_numpy()),
     }
-    tutorials: dict[str, Callable[[int], None]] = {
-        "TradingLSTM": partial(straightforward, nn.LSTM, [64, 64], alone, alone[:, 0]),
-        "TradingGRU": partial(straightforward, nn.GRU, [64, 64], alone, alone[:, 0]),
-        "MultivariateLSTM": partial(straightforward, nn.LSTM, [64, 32], inputs, returns.to_numpy()),
-    }
+
+    def fit(kind: Any, backend: WrapperBackend, epochs: int) -> None:
+        given = (frame, "target") if kind is MultivariateLSTM else (returns,)
+        kind(device="cpu", backend=backend).fit(*given, lookback=LOOKBACK, epochs=epochs)
+
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    for name, wrapper in wrappers.items():
+    for kind, tutorial_loop in tutorials.items():
         # Compiles, measures what the default is, and wakes torch up; none of it counts.
-        wrapper("auto", DEFAULT_EPOCHS)
-        tutorials[name](1)
+        fit(kind, "auto", DEFAULT_EPOCHS)
+        tutorial_loop(1)
         variants: dict[str, tuple[Callable[[int], object], int]] = {
-            "wrapper": (partial(wrapper, "auto"), DEFAULT_EPOCHS),
-            "wrapper_by_torch": (partial(wrapper, "reference"), TORCH_EPOCHS),
-            "tutorial": (tutorials[name], TORCH_EPOCHS),
+            "wrapper": (partial(fit, kind, "auto"), DEFAULT_EPOCHS),
+            "wrapper_by_torch": (partial(fit, kind, "reference"), TORCH_EPOCHS),
+            "tutorial": (tutorial_loop, TORCH_EPOCHS),
         }
         took: dict[str, list[float]] = {variant: [] for variant in variants}
         for _ in range(rounds):
@@ -252,7 +245,7 @@ def fit_time(bars: pd.DataFrame, rounds: int) -> dict[str, Any]:
                 work(epochs)
                 took[variant].append((time.process_time() - started) / epochs)
         tutorial = took.pop("tutorial")
-        found[name] = {"tutorial_s_per_epoch": statistics.median(tutorial)} | {
+        found[kind.__name__] = {"tutorial_s_per_epoch": statistics.median(tutorial)} | {
             variant: {
                 "s_per_epoch": statistics.median(times),
                 "times_faster_median": statistics.median(tutorial) / statistics.median(times),
