@@ -38,8 +38,8 @@ Backend = Literal["auto", "reference", "cpu", "processes", "gpu"]
 Train = Callable[..., None]
 """Takes members and ``on_trained``: what to call with a member's number and itself, trained."""
 
-SMALL_S = 5.0
-"""Seconds of work for the reference below which nothing is measured, nor a kernel compiled for it.
+SMALL_S = 2.0
+"""Estimated seconds of the reference's work below which nothing is measured, nor a kernel compiled for it.
 Compiling takes 15 to 25 seconds, but once per machine, and forecasts need the kernel anyway."""
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
