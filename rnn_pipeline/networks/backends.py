@@ -39,8 +39,9 @@ Train = Callable[..., None]
 """Takes members and ``on_trained``: what to call with a member's number and itself, trained."""
 
 SMALL_S = 2.0
-"""Estimated seconds of the reference's work below which nothing is measured, nor a kernel compiled for it.
-Compiling takes 15 to 25 seconds, but once per machine, and forecasts need the kernel anyway."""
+"""Estimated seconds of work for the reference below which nothing is measured, nor a kernel
+compiled for it. Compiling takes 15 to 25 seconds, but once per machine, and forecasts need the
+kernel anyway."""
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
