@@ -8,7 +8,7 @@ feature that is declared, so that a new feature needs no migration.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _BAR = "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, adj_close DOUBLE, volume DOUBLE"
 _KEY = "ticker VARCHAR NOT NULL, session DATE NOT NULL"
