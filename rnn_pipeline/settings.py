@@ -310,6 +310,22 @@ class AlertSpec(Spec):
     )
 
 
+class OperationsSpec(Spec):
+    """When networks are trained again, and how long they are trusted and kept."""
+
+    retrain: Literal["fold", "weekly", "manual"] = Field(
+        "fold",
+        description="fold: as soon as a fold begins, as the walk-forward graded it; weekly: where"
+        " one has begun, in the first session of a week; manual: never by itself",
+    )
+    model_expiry: int | None = Field(
+        None,
+        ge=1,
+        description="sessions after the end of their training from which networks count as having"
+        " no evidence; empty: twice the sessions from one fold to the next",
+    )
+
+
 class ComputeSettings(Spec):
     """Where networks train, and what it may take."""
 
@@ -371,6 +387,7 @@ class Settings(BaseSettings):
     paper: PaperSpec = PaperSpec()
     alerts: AlertSpec = AlertSpec()
     compute: ComputeSettings = ComputeSettings()
+    operations: OperationsSpec = OperationsSpec()
     tuning: TuningSpec = TuningSpec()
 
     @model_validator(mode="after")
