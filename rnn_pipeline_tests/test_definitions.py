@@ -38,6 +38,7 @@ GRAPH = {
     "trading_signals": {"price_signals", "sentiment_signals"},
     "trading_decisions": {"trading_signals", "price_features"},
     "walk_forward_report": {"walk_forward_forecasts", "trading_decisions"},
+    "paper_account": {"trading_decisions", "raw_ohlcv"},
 }
 PER_TICKER_AND_DATE = {
     *("raw_ohlcv", "raw_news", "price_features", "news_sentiment", "model_features"),

@@ -24,7 +24,7 @@ from rnn_pipeline.market.files import FileSource
 _SOURCES = ["raw_ohlcv", "raw_news"]
 _FEATURES = ["price_features", "news_sentiment", "model_features"]
 _SIGNALS = ["price_signals", "sentiment_signals", "trading_signals", "trading_decisions"]
-_REPORT = ["walk_forward_report"]
+_REPORT = ["walk_forward_report", "paper_account"]
 _FORECASTERS = [f"{model}_forecaster" for model in SETTINGS.model.networks]
 
 #: The sample never changes, so nothing needs to watch it.
@@ -72,7 +72,10 @@ audit = dg.define_asset_job(
 decide = dg.define_asset_job(
     "decide",
     selection=[*_SIGNALS, *_REPORT],
-    description="Signals and decisions from saved networks and stored features, and the report.",
+    description=(
+        "Signals and decisions from saved networks and stored features, the report and the paper"
+        " account."
+    ),
 )
 daily = dg.define_asset_job(
     "daily",

@@ -152,6 +152,23 @@ TABLES: dict[str, str] = {
         " position DOUBLE, previous_position DOUBLE, action VARCHAR,"
         f" {_SIGNAL_END}, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
     ),
+    # Decisions as they were when they were made; rows are only added.
+    "paper_orders": (
+        f"{_KEY}, position DOUBLE, known_at TIMESTAMPTZ, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session)"
+    ),
+    # What became of each order at the open of its session; missed says why it was not filled.
+    "paper_fills": (
+        f"{_KEY}, decided DATE, price DOUBLE, weight_before DOUBLE, weight_wanted DOUBLE,"
+        " weight_after DOUBLE, cost DOUBLE, slippage DOUBLE, missed VARCHAR, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session)"
+    ),
+    # equity = promise + revised + missed + drift + slippage + cost.
+    "paper_account": (
+        "session DATE PRIMARY KEY, equity DOUBLE, promise DOUBLE, revised DOUBLE, missed DOUBLE,"
+        " drift DOUBLE, slippage DOUBLE, cost DOUBLE, net_return DOUBLE, gross_return DOUBLE,"
+        " turnover DOUBLE, exposure DOUBLE, run_id VARCHAR"
+    ),
 }
 
 OPEN_TABLES = frozenset({"price_features", "model_features", "news_sentiment"})
