@@ -31,7 +31,7 @@ from rnn_pipeline.warehouse import Warehouse
 SETTINGS = load_settings()
 DERIVED = (
     *("price_features", "targets", "news_sentiment", "model_features", "baseline_forecasts"),
-    *("forecasts", "evidence", "price_signals", "sentiment_signals"),
+    *("forecasts", "forecast_quantiles", "evidence", "price_signals", "sentiment_signals"),
     *("trading_signals", "trading_decisions"),
 )
 TRADED = ["AAPL", "MSFT"]

@@ -306,6 +306,7 @@ def _pictures(report: Report) -> dict[str, Picture]:
         "ic": evidence_plots.ic_through_time(report.metrics_by_fold, report.fold_table),
         "rolling": evidence_plots.rolling_ic(report.rolling_ic),
         "reliability": evidence_plots.reliability(report.reliability),
+        "calibration": evidence_plots.quantile_coverage(report.calibration),
         "costs": evidence_plots.cost_sensitivity(report.costs, report.cost_bps),
         "hits": evidence_plots.hit_rates(without_minor(report.metrics_by_ticker)),
         "loss": plots.loss_curves(report.history),

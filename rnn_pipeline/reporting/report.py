@@ -26,6 +26,9 @@ _REQUIRED = {
     "mean_ic": ("model", "mean_ic", "mean_ic_t"),
     "rolling_ic": ("model", "session", "ic"),
     "reliability": ("model", "bin", "forecast", "actual", "low", "high"),
+    "calibration": (
+        *("model", "level", "n", "coverage", "low", "high", "pinball", "unconditional", "skill"),
+    ),
     "evidence": ("ticker", "model", "p_value", "trials", "sign_flip_rate", "grade"),
     "pooled_evidence": ("model", "p_value", "grade"),
     "luck": ("model", "superior_p", "deflated_sharpe_ratio"),
@@ -62,6 +65,8 @@ class Report:
         mean_ic: ``mean_cross_sectional_ic``: model, mean_ic, mean_ic_t.
         rolling_ic: model, session, ic.
         reliability: model, bin, forecast, actual, low, high.
+        calibration: ``quantile_calibration``: model, level, n, coverage, low, high, pinball,
+            unconditional, skill.
         evidence: ``overall_evidence``: ticker, model, p_value, trials, sign_flip_rate, grade.
         pooled_evidence: ``pooled_evidence``: model, p_value, grade.
         luck: the frame of ``Luck``: model, superior_p, deflated_sharpe_ratio.
@@ -100,6 +105,7 @@ class Report:
     mean_ic: pd.DataFrame = field(default_factory=pd.DataFrame)
     rolling_ic: pd.DataFrame = field(default_factory=pd.DataFrame)
     reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
+    calibration: pd.DataFrame = field(default_factory=pd.DataFrame)
     evidence: pd.DataFrame = field(default_factory=pd.DataFrame)
     pooled_evidence: pd.DataFrame = field(default_factory=pd.DataFrame)
     luck: pd.DataFrame = field(default_factory=pd.DataFrame)

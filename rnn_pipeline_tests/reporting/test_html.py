@@ -68,7 +68,7 @@ def test_the_page_holds_everything_and_needs_nothing(make_report: MakeReport) ->
         *("evidence", "decisions", "equity", "test", "news", "data", "provenance")
     ]
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 13
+    assert len(images) == 14
     assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
     assert all(image["alt"] for image in images)
     assert "script" not in {tag for tag, _ in page.tags}
@@ -180,7 +180,7 @@ def test_an_empty_report_says_so_everywhere() -> None:
         ("metrics_by_ticker", "performance", "bars", "luck"),
         ("evidence", "history", "trading_signals", "alone"),
         ("headlines", "sentiment_metrics", "data", "mean_ic"),
-        ("news_sentiment", "quarantine", "reliability"),
+        ("news_sentiment", "quarantine", "reliability", "calibration"),
     ],
 )
 @pytest.mark.usefixtures("undrawn")
