@@ -29,8 +29,6 @@ State = Literal["healthy", "stale", "broken"]
 
 #: Time after a close by which its bar should be there: sources are late, and a run takes a while.
 _GRACE = timedelta(hours=4)
-#: Seconds to wait for a run to let go of the warehouse.
-_LOCK_TIMEOUT = 5.0
 #: Sessions whose forecasts and fills are looked at as the newest.
 _RECENT = 20
 #: Forecasts have drifted when more than this share of the newest lies outside the middle 99 %.
@@ -71,20 +69,17 @@ class Patient:
 
     Attributes:
         settings: those in force.
+        store: their warehouse; best one of little patience with whoever holds it.
         tickers: the universe.
         last_day: the last day that data can exist for.
         now: zone-aware.
     """
 
     settings: Settings
+    store: Warehouse
     tickers: tuple[str, ...]
     last_day: date
     now: datetime
-
-    @cached_property
-    def store(self) -> Warehouse:
-        """The warehouse, with little patience for whoever holds it."""
-        return Warehouse(self.settings.warehouse_path, _LOCK_TIMEOUT)
 
     @cached_property
     def calendar(self) -> SessionCalendar:
@@ -405,7 +400,7 @@ def alerting(patient: Patient) -> Finding:
 
 def warehouse(patient: Patient) -> Finding:
     """Whether the file is there, whole, of this program's version, and free."""
-    path = patient.settings.warehouse_path
+    path = patient.store.path
     if not path.exists():
         return Finding("warehouse", "broken", f"there is none at {path}", "rnn-pipeline demo")
     try:
