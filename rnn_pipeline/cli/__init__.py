@@ -1,0 +1,24 @@
+"""The ``rnn-pipeline`` command: each module has the commands about one thing."""
+
+from __future__ import annotations
+
+import click
+
+from rnn_pipeline.cli.data import quarantine, rebuild
+from rnn_pipeline.cli.health import doctor, paper
+from rnn_pipeline.cli.proof import lookahead, replay, tune
+from rnn_pipeline.cli.running import backfill, demo, prepare, retrain, run_job, ui
+
+__all__ = ["main", "prepare", "run_job"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rnn-pipeline")
+def main() -> None:
+    """Daily trading research and live signals from recurrent networks."""
+
+
+for command in (
+    *(backfill, demo, doctor, lookahead, paper, quarantine, rebuild, replay, retrain, tune, ui),
+):
+    main.add_command(command)

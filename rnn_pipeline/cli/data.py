@@ -1,0 +1,70 @@
+"""The raw tables: made again from their payloads, and the rows that wait in quarantine."""
+
+from __future__ import annotations
+
+import click
+
+from rnn_pipeline.cli.errors import plain_errors
+from rnn_pipeline.settings import load_settings
+
+
+@click.command()
+def rebuild() -> None:
+    """Make the warehouse's raw tables anew from the kept payloads; the old file stays beside it."""
+    with plain_errors():
+        settings = load_settings()
+        from rnn_pipeline.defs.resources import MARKET
+        from rnn_pipeline.market.rebuild import rebuild as play
+        from rnn_pipeline.warehouse import PayloadStore, Warehouse
+
+        played = play(
+            Warehouse(settings.warehouse_path),
+            PayloadStore(settings.payload_dir),
+            MARKET.sources,
+            lambda line: click.echo(line, err=True),
+        )
+        click.echo(
+            f"{played} batches played into {settings.warehouse_path}; `rnn-pipeline demo` makes the"
+            " other tables again"
+        )
+
+
+@click.group()
+def quarantine() -> None:
+    """Rows that broke a rule: show them, or take them in after all."""
+
+
+@quarantine.command("list")
+def list_quarantine() -> None:
+    """Show every row in quarantine: its id, ticker, rule, payload and values."""
+    with plain_errors():
+        from rnn_pipeline.market.quarantine import waiting_rows
+        from rnn_pipeline.warehouse import Warehouse
+
+        rows = waiting_rows(Warehouse(load_settings().warehouse_path))
+        for row in rows.itertuples():
+            click.echo(
+                f"{row.quarantine_id}  {row.table_name}  {row.ticker}  {row.rule}"
+                f"  payload {row.payload_sha256:.12}  {row.row_json}"
+            )
+        click.echo(f"{len(rows)} rows wait in quarantine", err=True)
+
+
+@quarantine.command("release")
+@click.argument("ids", nargs=-1, required=True)
+def release_quarantine(ids: tuple[str, ...]) -> None:
+    """Take quarantined rows in after all, as revisions known from now on."""
+    with plain_errors():
+        settings = load_settings()
+        from rnn_pipeline.market.asking import utc_now
+        from rnn_pipeline.market.commit import release
+        from rnn_pipeline.warehouse import PayloadStore, Warehouse
+
+        lines = release(
+            Warehouse(settings.warehouse_path),
+            PayloadStore(settings.payload_dir),
+            ids,
+            "release",
+            utc_now(),
+        )
+        click.echo(f"{sum(line.rows_in for line in lines)} rows released")
