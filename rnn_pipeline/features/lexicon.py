@@ -364,23 +364,27 @@ def cues(tokens: Sequence[str]) -> np.ndarray:
     The words of a phrase have its tone, and no cue of their own.
     """
     known, phrases, tokens = known_words(), _phrases(), list(tokens)
-    told = np.zeros((len(tokens), len(CUES)), np.float32)
-    at = 0
-    while at < len(tokens):
+    nothing = (0.0,) * len(CUES)
+    told: list[tuple[float, ...]] = []
+    while len(told) < len(tokens):
+        at = len(told)
         for words, tone in phrases.get(tokens[at], ()):
             if tokens[at : at + len(words)] == words:
-                told[at : at + len(words), TONE] = tone
-                at += len(words)
+                told += [tuple(tone if cue == "tone" else 0.0 for cue in CUES)] * len(words)
                 break
         else:
-            told[at] = known.get(tokens[at], 0.0)
-            at += 1
-    return told
+            told.append(known.get(tokens[at], nothing))
+    return np.array(told, np.float32).reshape(len(tokens), len(CUES))
 
 
-def cue_names(tokens: Sequence[str], n_cues: int) -> list[str]:
-    """The tokens, those with any of the first ``n_cues`` replaced by them, such as ``<+0->``."""
+def cue_names(tokens: Sequence[str], told: np.ndarray) -> list[str]:
+    """The tokens, those with any of the cues in ``told`` replaced by them, such as ``<+0->``.
+
+    Args:
+        tokens: of a text.
+        told: some columns of their cues, (len(tokens), n).
+    """
     return [
-        "<" + "".join("-0+"[int(cue) + 1] for cue in told) + ">" if told.any() else token
-        for token, told in zip(tokens, cues(tokens)[:, :n_cues], strict=True)
+        "<" + "".join("-0+"[int(cue) + 1] for cue in signs) + ">" if any(signs) else token
+        for token, signs in zip(tokens, told.tolist(), strict=True)
     ]
