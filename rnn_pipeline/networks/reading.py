@@ -132,7 +132,7 @@ class SentimentLSTM(nn.Module):
 
         Args:
             ids: (batch, time) int64 word numbers; what stands behind a text's end is ignored.
-            lengths: (batch,) int64 words in each text, from 1 to time; None: ``ids`` that are not 0.
+            lengths: (batch,) int64 words in each text, from 1 to time; without, ids that are not 0.
             pieces: (n, MAX_PIECES) int64, the letter n-grams of ``n`` spellings, 0 behind the last.
             which: (batch, time) int64, which of the spellings each word has.
             known: (batch, time, len(CUES)), the lexicon's cues.
