@@ -215,7 +215,7 @@ class SentimentSpec(Spec):
         description="optimizer steps that a few hundred headlines get, too, by up to 40 epochs,"
         " where fit is not told how many",
     )
-    frozen_epochs: int = Field(0, ge=0, description="in which pretrained vectors do not learn")
+    frozen_epochs: int = Field(1, ge=0, description="in which pretrained vectors do not learn")
     val_share: float = Field(
         0.1, gt=0, lt=1, description="of the headlines, held out by each network; others by each"
     )
