@@ -25,7 +25,7 @@ from rnn_pipeline.defs.resources import WarehouseResource
 from rnn_pipeline.defs.trading import price_signals
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
-from rnn_pipeline.features import model
+from rnn_pipeline.features import model as features
 from rnn_pipeline.networks.walk_forward import Forecaster
 from rnn_pipeline.replay import replay
 from rnn_pipeline.settings import load_settings
@@ -287,7 +287,7 @@ def test_a_daily_run_that_is_killed_goes_on_to_the_same_rows(store, instance, mo
     def killed(*_):
         raise KeyboardInterrupt("killed")
 
-    for where in ((model, "model_features"), (decisions, "decide")):
+    for where in ((features, "model_features"), (decisions, "decide")):
         with monkeypatch.context() as patch:
             patch.setattr(*where, killed)
             with pytest.raises((KeyboardInterrupt, dg.DagsterExecutionInterruptedError)):
