@@ -168,7 +168,8 @@ class Runs:
 
     def forget_networks(self) -> None:
         for model in MODELS:
-            shutil.rmtree(self.folder / "data" / "checkpoints" / model)
+            for networks in self.folder.glob(f"data/**/checkpoints/{model}"):
+                shutil.rmtree(networks)
 
 
 def show(name: str, found: dict[str, Any]) -> None:

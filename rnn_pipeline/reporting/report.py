@@ -31,7 +31,10 @@ _REQUIRED = {
     ),
     "evidence": ("ticker", "model", "p_value", "trials", "sign_flip_rate", "grade"),
     "pooled_evidence": ("model", "p_value", "grade"),
-    "luck": ("model", "superior_p", "deflated_sharpe_ratio"),
+    "luck": (
+        *("model", "superior_p", "deflated_sharpe_ratio", "ic_low", "ic_high"),
+        "in_confidence_set",
+    ),
     "fold_table": ("fold", "role", "first_session", "last_session"),
     "history": ("fold", "seed", "epoch", "train_loss", "val_loss"),
     "performance": ("name", "fill", *_ACCOUNT, "capacity"),
@@ -69,7 +72,8 @@ class Report:
             unconditional, skill.
         evidence: ``overall_evidence``: ticker, model, p_value, trials, sign_flip_rate, grade.
         pooled_evidence: ``pooled_evidence``: model, p_value, grade.
-        luck: the frame of ``Luck``: model, superior_p, deflated_sharpe_ratio.
+        luck: the frame of ``Luck``: model, superior_p, deflated_sharpe_ratio, ic_low, ic_high,
+            in_confidence_set.
         overfitting: probability of backtest overfitting among all models and seeds.
         evidence_rule: how the grades are given, in words.
         fold_table: fold, role, first_session, last_session.

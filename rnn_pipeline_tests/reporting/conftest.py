@@ -101,7 +101,7 @@ def make_report(
             ).assign(grade="none"),
             "luck": pd.DataFrame(
                 {"model": ["lstm"], "superior_p": [0.625], "deflated_sharpe_ratio": [0.375]}
-            ),
+            ).assign(ic_low=-0.031, ic_high=0.062, in_confidence_set=True),
             "overfitting": 0.44,
             "evidence_rule": "The rule.",
             "fold_table": fold_table,

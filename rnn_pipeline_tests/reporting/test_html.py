@@ -112,7 +112,7 @@ def test_figures_stand_where_they_belong(make_report: MakeReport) -> None:
     figures = page.row("LSTM", after="Model", number=1)
     assert figures == [
         *("LSTM", "1,234", "1.5000", "0.01000", "−50.00\u202f%", "51.0\u202f%"),
-        *("48.0–54.0\u202f%", "+0.012", "+0.4", "–", "0.5", "○○○ none"),
+        *("48.0–54.0\u202f%", "+0.012", "−0.031", "+0.062", "+0.4", "–", "0.5", "○○○ none", "in"),
     ]
     # What was tried, and the chance of it, are a ticker's own.
     assert page.row("LSTM", after="AAPL")[-3:-1] == ["6", "0.75"]
