@@ -8,6 +8,7 @@ from rnn_pipeline.cli.data import quarantine, rebuild
 from rnn_pipeline.cli.health import doctor, paper
 from rnn_pipeline.cli.proof import lookahead, replay, tune
 from rnn_pipeline.cli.running import backfill, demo, prepare, retrain, run_job, ui
+from rnn_pipeline.cli.settings import show_settings
 
 __all__ = ["main", "prepare", "run_job"]
 
@@ -20,5 +21,6 @@ def main() -> None:
 
 for command in (
     *(backfill, demo, doctor, lookahead, paper, quarantine, rebuild, replay, retrain, tune, ui),
+    show_settings,
 ):
     main.add_command(command)
