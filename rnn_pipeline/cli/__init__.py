@@ -7,6 +7,7 @@ import click
 from rnn_pipeline.cli.data import quarantine, rebuild
 from rnn_pipeline.cli.proof import lookahead, replay, tune
 from rnn_pipeline.cli.running import demo, prepare, run_job, ui
+from rnn_pipeline.cli.trading import decisions, report, signals
 
 __all__ = ["main", "prepare", "run_job"]
 
@@ -17,5 +18,7 @@ def main() -> None:
     """Daily trading research and live signals from recurrent networks."""
 
 
-for command in (demo, lookahead, quarantine, rebuild, replay, tune, ui):
+for command in (
+    *(decisions, demo, lookahead, quarantine, rebuild, replay, report, signals, tune, ui),
+):
     main.add_command(command)

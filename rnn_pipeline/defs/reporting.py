@@ -18,7 +18,7 @@ from rnn_pipeline.reporting.tables import evidence_table_markdown
 from rnn_pipeline.reporting.verdict import verdict
 from rnn_pipeline.warehouse.files import write_atomically
 
-REPORT = SETTINGS.report_dir / "walk_forward_report.html"
+REPORT = SETTINGS.report_path
 
 
 @dg.asset(
