@@ -41,6 +41,7 @@ from rnn_pipeline.networks.fleet import Compute
 from rnn_pipeline.networks.sentiment import SentimentClassifier, train_sentiment
 from rnn_pipeline.networks.walk_forward import (
     Forecaster,
+    quantile_rows,
     stamped,
     train_walk_forward,
     walk_forward_forecasts,
@@ -129,7 +130,9 @@ def run(knowledge: Knowledge, settings: Settings, stages: Stages = STAGES) -> di
 
     Returns:
         Asset to frame, in the order of the flow; each row with ``known_at``. What belongs to a fold
-        as a whole (scales, networks, its windows) is dated to the fold's first test session.
+        as a whole (scales, its windows) is dated to the fold's first test session, networks to the
+        first forecast that they are asked for: a ticker without one has none. Quantiles are there
+        where a network forecasts any.
 
     Raises:
         ValueError: as the stages do; too few sessions for one fold among them.
@@ -226,7 +229,14 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
     both_made = fused_lineage(price_made, news_made.assign(model_hash="")).drop(
         columns="model_hash"
     )
-    begins = {fold.number: closes.iloc[fold.test.start] for fold in folds}
+    quantiles = quantile_rows(forecasts)
+    # A fold begins with the first session that anyone traded: before it the fold does not exist.
+    open_days = pd.DatetimeIndex(traded["session"].unique()).sort_values()
+    begins = {
+        fold.number: closes[open_days[open_days.searchsorted(axis[fold.test.start])]]
+        for fold in folds
+    }
+    asked = forecasts.groupby(["ticker", "fold"])["known_at"].min()
     return {
         "price_features": prices,
         "targets": _dated(outcomes, prices),
@@ -235,10 +245,11 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         "model_features": shown,
         "fold_windows": _fold_windows(index, folds, begins, closes),
         "scalers": _scalers(datasets, columns, begins),
-        "training_history": _histories(fitted, begins),
-        "checkpoints": _weights(fitted, begins),
+        "training_history": _histories(fitted, asked),
+        "checkpoints": _weights(fitted, asked),
         "baseline_forecasts": baselines,
         "forecasts": forecasts,
+        **({"forecast_quantiles": quantiles} if len(quantiles) else {}),
         "evidence": evidence,
         "price_signals": from_price.merge(price_made, on=_KEYS),
         "sentiment_signals": from_news.merge(news_made, on=_KEYS),
@@ -336,18 +347,18 @@ def _scalers(
     return pd.concat(frames, ignore_index=True)
 
 
-def _histories(fitted: Mapping[str, Mapping[str, Forecaster]], begins: Mapping[int, Any]) -> Frame:
+def _histories(fitted: Mapping[str, Mapping[str, Forecaster]], asked: pd.Series) -> Frame:
     """Loss curves."""
     curves = [
         forecaster.history for by_ticker in fitted.values() for forecaster in by_ticker.values()
     ]
     rows = pd.concat(curves, ignore_index=True)
-    return rows.assign(known_at=rows["fold"].map(begins))
+    return rows.join(asked, on=["ticker", "fold"])
 
 
-def _weights(fitted: Mapping[str, Mapping[str, Forecaster]], begins: Mapping[int, Any]) -> Frame:
+def _weights(fitted: Mapping[str, Mapping[str, Forecaster]], asked: pd.Series) -> Frame:
     """Hashes of all trained networks."""
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         [
             {
                 "ticker": ticker,
@@ -355,10 +366,10 @@ def _weights(fitted: Mapping[str, Mapping[str, Forecaster]], begins: Mapping[int
                 "fold": fold,
                 "seed": seed,
                 "weights": weights_hash(member.state),
-                "known_at": begins[fold],
             }
             for name, by_ticker in fitted.items()
             for ticker, forecaster in by_ticker.items()
             for (fold, seed), member in forecaster.members.items()
         ]
     )
+    return rows.join(asked, on=["ticker", "fold"])

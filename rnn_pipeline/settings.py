@@ -24,6 +24,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -38,7 +39,11 @@ from pydantic_settings import (
 
 Grade = Literal["none", "weak", "moderate", "strong"]
 
-_PREFIX = "RNN_PIPELINE_"
+PREFIX = "RNN_PIPELINE_"
+"""What the names of environment variables begin with."""
+
+SECRETS = ("smtp_user", "smtp_password", "webhook_token")
+"""What is read from the environment alone (RNN_PIPELINE_SMTP_USER, ...), and only to log in."""
 
 
 class SettingsError(ValueError):
@@ -339,6 +344,55 @@ class TradingSpec(Spec):
     min_order: float = Field(100.0, ge=0, description="orders worth less than this are left out")
 
 
+class PaperSpec(Spec):
+    """The paper account: decisions traded on paper as bars arrive."""
+
+    start: date | None = Field(
+        None,
+        description="first session whose decisions are traded; empty: the first one that is"
+        " watched as it happens, so none of a history loaded at once",
+    )
+    cost_bps: float | None = Field(
+        None, ge=0, description="cost per traded weight; empty: backtest.cost_bps"
+    )
+    slippage_bps: float = Field(
+        2.0, ge=0, description="how much worse than the open a fill is, in basis points"
+    )
+
+
+class AlertSpec(Spec):
+    """Who is told when something needs a person; the log is always told.
+
+    User, password and token come from RNN_PIPELINE_SMTP_USER, RNN_PIPELINE_SMTP_PASSWORD and
+    RNN_PIPELINE_WEBHOOK_TOKEN.
+    """
+
+    email_to: tuple[str, ...] = Field((), description="addresses; empty: no e-mail")
+    email_from: str = Field("", description="sender; empty: the first address of email_to")
+    smtp_host: str = "localhost"
+    smtp_port: int = Field(25, ge=1, le=65535)
+    smtp_starttls: bool = Field(False, description="encrypt, with a certificate that is checked")
+    webhook: SecretStr | None = Field(
+        None, description="address that alerts are posted to as JSON; empty: none"
+    )
+
+
+class OperationsSpec(Spec):
+    """When networks are trained again, and how long they are trusted and kept."""
+
+    retrain: Literal["fold", "weekly", "manual"] = Field(
+        "fold",
+        description="fold: as soon as a fold begins, as the walk-forward graded it; weekly: where"
+        " one has begun, in the first session of a week; manual: never by itself",
+    )
+    model_expiry: int | None = Field(
+        None,
+        ge=1,
+        description="sessions after the end of their training from which networks count as having"
+        " no evidence; empty: twice the sessions from one fold to the next",
+    )
+
+
 class ComputeSettings(Spec):
     """Where networks train, and what it may take."""
 
@@ -363,7 +417,7 @@ class Settings(BaseSettings):
     """Everything a user may set. See the module's docstring for where values come from."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -397,7 +451,10 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     backtest: BacktestSpec = BacktestSpec()
     trading: TradingSpec = TradingSpec()
+    paper: PaperSpec = PaperSpec()
+    alerts: AlertSpec = AlertSpec()
     compute: ComputeSettings = ComputeSettings()
+    operations: OperationsSpec = OperationsSpec()
     tuning: TuningSpec = TuningSpec()
 
     @model_validator(mode="after")
@@ -429,7 +486,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, the environment over the file."""
-        file = os.environ.get(f"{_PREFIX}SETTINGS_FILE", "rnn_pipeline.toml")
+        file = os.environ.get(f"{PREFIX}SETTINGS_FILE", "rnn_pipeline.toml")
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
 
     @cached_property
@@ -478,6 +535,11 @@ class Settings(BaseSettings):
         return self.report_dir / "walk_forward_report.html"
 
     @property
+    def alert_memory(self) -> Path:
+        """Who was told what on which day."""
+        return self.home / "alerts.json"
+
+    @property
     def dagster_home(self) -> Path:
         """Dagster's instance folder: ``DAGSTER_HOME`` where it is set."""
         return Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster")
@@ -490,19 +552,25 @@ def load_settings(**overrides: object) -> Settings:
         SettingsError: one line per wrong key, with the key, the value and what is wrong with it.
     """
     for name in os.environ:
-        key = name.removeprefix(_PREFIX).split("__")[0].lower()
-        if name.startswith(_PREFIX) and key not in {*Settings.model_fields, "settings_file"}:
+        key = name.removeprefix(PREFIX).split("__")[0].lower()
+        others = {"settings_file", *SECRETS}
+        if name.startswith(PREFIX) and key not in {*Settings.model_fields, *others}:
             near = difflib.get_close_matches(key, Settings.model_fields, n=1)
-            hint = f"; did you mean {_PREFIX}{near[0].upper()}?" if near else ""
+            hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
             raise SettingsError(f"environment variable {name}: no setting is named {key!r}{hint}")
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"the settings file is not TOML: {error}") from None
     except ValidationError as error:
-        lines = [
-            f"setting {'.'.join(str(part) for part in item['loc'])} = {item['input']!r}:"
-            f" {item['msg']}"
-            for item in error.errors()
-        ]
+        lines = [_complaint(item["loc"], item["input"], item["msg"]) for item in error.errors()]
         raise SettingsError("\n".join(lines)) from None
+
+
+def _complaint(location: tuple[int | str, ...], value: object, message: str) -> str:
+    """One line about a wrong key; what may be a secret is not shown."""
+    if location[-1] in SECRETS:
+        name = f"{PREFIX}{str(location[-1]).upper()}"
+        return f"setting {'.'.join(map(str, location))}: secrets belong in the environment: {name}"
+    shown = "(hidden)" if location[-1] == "webhook" else repr(value)
+    return f"setting {'.'.join(map(str, location))} = {shown}: {message}"

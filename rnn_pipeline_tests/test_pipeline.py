@@ -31,7 +31,7 @@ from rnn_pipeline.warehouse import Warehouse
 SETTINGS = load_settings()
 DERIVED = (
     *("price_features", "targets", "news_sentiment", "model_features", "baseline_forecasts"),
-    *("forecasts", "evidence", "price_signals", "sentiment_signals"),
+    *("forecasts", "forecast_quantiles", "evidence", "price_signals", "sentiment_signals"),
     *("signal_contributions", "trading_signals", "trading_decisions", "trading_account"),
 )
 TRADED = ["AAPL", "MSFT"]
@@ -254,18 +254,36 @@ def test_one_ticker_and_one_date_by_hand_give_the_same_rows(store, instance):
         assert_frame_equal(after, before[name], check_exact=True, obj=name)
 
 
-def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, instance):
-    """The morning's way, saved networks on the newest rows, gives the bits of the long way."""
-    before = derived_tables(store)
+def decided_anew(store, instance):
+    """Forget every forecast after 12 February 2013, and decide on February and March again."""
     tested = pd.Timestamp("2013-02-12")
-    forecasts, checkpoints = store.rows("forecasts"), store.rows("checkpoints")
+    checkpoints = store.rows("checkpoints")
     with store.batch() as batch:
-        batch.replace("forecasts", forecasts[forecasts["session"] <= tested], ticker=TRADED)
+        for name in ("forecasts", "forecast_quantiles"):
+            rows = store.rows(name)
+            batch.replace(name, rows[rows["session"] <= tested], ticker=TRADED)
         batch.replace("checkpoints", checkpoints.assign(tested_until=tested), ticker=TRADED)
-    assert len(store.rows("forecasts")) < len(forecasts)
+    assert store.rows("forecasts")["session"].max() == tested
     february, march = date(2013, 2, 1), date(2013, 3, 1)
     tickers = list(instance.get_dynamic_partitions("ticker"))
     cli.run_job(instance, "decide", range_tags(tickers, february, march))
+
+
+def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, instance, monkeypatch):
+    """The morning's way, saved networks on the newest rows, gives the bits of the long way.
+
+    It stops before sessions that are held out.
+    """
+    before = derived_tables(store)
+    held_out = SETTINGS.folds.model_copy(update={"holdout_from": date(2013, 2, 20)})
+    with monkeypatch.context() as patch:
+        settings = SETTINGS.model_copy(update={"folds": held_out})
+        patch.setattr("rnn_pipeline.defs.trading.SETTINGS", settings)
+        decided_anew(store, instance)
+    # The 18th was a holiday.
+    for name in ("forecasts", "forecast_quantiles", "price_signals"):
+        assert store.rows(name)["session"].max() == pd.Timestamp("2013-02-19"), name
+    decided_anew(store, instance)
     for name, frame in derived_tables(store).items():
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 

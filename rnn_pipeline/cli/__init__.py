@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from rnn_pipeline.cli.data import quarantine, rebuild
+from rnn_pipeline.cli.health import doctor, paper
 from rnn_pipeline.cli.proof import lookahead, replay, tune
-from rnn_pipeline.cli.running import demo, prepare, run_job, ui
+from rnn_pipeline.cli.running import backfill, demo, prepare, retrain, run_job, ui
 from rnn_pipeline.cli.trading import decisions, report, signals
 
 __all__ = ["main", "prepare", "run_job"]
@@ -19,6 +20,7 @@ def main() -> None:
 
 
 for command in (
-    *(decisions, demo, lookahead, quarantine, rebuild, replay, report, signals, tune, ui),
+    *(backfill, decisions, demo, doctor, lookahead, paper, quarantine, rebuild, replay),
+    *(report, retrain, signals, tune, ui),
 ):
     main.add_command(command)

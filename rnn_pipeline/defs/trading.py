@@ -68,14 +68,15 @@ def price_signals(
     Sessions newer than the last walk-forward test are forecast here, from the saved networks of the
     newest fold.
     """
-    from rnn_pipeline.networks.walk_forward import stamped
+    from rnn_pipeline.networks.walk_forward import quantile_rows, stamped
 
     span = span_of(context)
     store = warehouse.store
     new, features = _forecast_new_sessions(warehouse, market, span)
     with store.batch() as batch:
-        rows = stamped(new, features, SETTINGS.model.horizon)
-        batch.upsert("forecasts", rows.assign(run_id=context.run.run_id))
+        rows = stamped(new, features, SETTINGS.model.horizon).assign(run_id=context.run.run_id)
+        batch.upsert("forecasts", rows)
+        batch.upsert("forecast_quantiles", quantile_rows(rows))
     forecasts = store.rows("walk_forward_forecasts", **_of(span))
     evidence = store.rows("evidence", ticker=span.tickers)
     signals = fusion.price_signals(forecasts, evidence)

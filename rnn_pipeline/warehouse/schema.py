@@ -110,6 +110,13 @@ TABLES: dict[str, str] = {
         " code_version VARCHAR, run_id VARCHAR,"
         " PRIMARY KEY (ticker, session, model, seed, horizon)"
     ),
+    # Of networks that forecast quantiles beside the point: level in (0, 1), quantile a log return.
+    "forecast_quantiles": (
+        f"{_KEY}, fold INTEGER, model VARCHAR, seed INTEGER, horizon INTEGER, level DOUBLE,"
+        " quantile DOUBLE, known_at TIMESTAMPTZ, model_hash VARCHAR, feature_set_hash VARCHAR,"
+        " code_version VARCHAR, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session, model, seed, horizon, level)"
+    ),
     # What networks must beat; a table of its own, so that nothing of it can be traded.
     "baseline_forecasts": (
         f"{_KEY}, fold INTEGER, model VARCHAR, seed INTEGER, horizon INTEGER, forecast DOUBLE,"
@@ -161,6 +168,23 @@ TABLES: dict[str, str] = {
         " cash_sessions INTEGER, gross DOUBLE, net DOUBLE, turnover DOUBLE, known_at TIMESTAMPTZ,"
         " run_id VARCHAR"
     ),
+    # Decisions as they were when they were made; rows are only added.
+    "paper_orders": (
+        f"{_KEY}, position DOUBLE, known_at TIMESTAMPTZ, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session)"
+    ),
+    # What became of each order at the open of its session; missed says why it was not filled.
+    "paper_fills": (
+        f"{_KEY}, decided DATE, price DOUBLE, weight_before DOUBLE, weight_wanted DOUBLE,"
+        " weight_after DOUBLE, cost DOUBLE, slippage DOUBLE, missed VARCHAR, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session)"
+    ),
+    # equity = promise + revised + missed + drift + slippage + cost.
+    "paper_account": (
+        "session DATE PRIMARY KEY, equity DOUBLE, promise DOUBLE, revised DOUBLE, missed DOUBLE,"
+        " drift DOUBLE, slippage DOUBLE, cost DOUBLE, net_return DOUBLE, gross_return DOUBLE,"
+        " turnover DOUBLE, exposure DOUBLE, run_id VARCHAR"
+    ),
 }
 
 OPEN_TABLES = frozenset({"price_features", "model_features", "news_sentiment"})
@@ -173,6 +197,7 @@ VIEWS: dict[str, str] = {
     # A forecast beside what then happened; the outcome is unknown (NULL) until its session.
     "walk_forward_forecasts": _WITH_OUTCOME.format("forecasts"),
     "walk_forward_baselines": _WITH_OUTCOME.format("baseline_forecasts"),
+    "walk_forward_quantiles": _WITH_OUTCOME.format("forecast_quantiles"),
     # Networks and baselines side by side, for whoever asks which is better.
     "all_forecasts": (
         "SELECT 'network' AS kind, * FROM walk_forward_forecasts UNION ALL BY NAME"
