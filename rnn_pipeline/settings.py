@@ -277,16 +277,83 @@ class BacktestSpec(Spec):
 
 
 class TradingSpec(Spec):
-    """From a signal to a position: thresholds and risk limits."""
+    """From forecasts to a signal, from a signal to a position, and from that to orders."""
 
+    policy: Literal["evidence", "threshold", "stacking"] = Field(
+        "evidence",
+        description="how sources become one signal: by their evidence, by the tutorial's thresholds"
+        " of the expected return, or by shares learned from earlier folds",
+    )
     buy_above: float = Field(0.2, gt=0, le=1, description="a signal above this is BUY")
     sell_below: float = Field(-0.2, ge=-1, lt=0, description="a signal below this is SELL")
-    long_only: bool = Field(False, description="hold nothing where the signal says short")
+    buy_return: float = Field(
+        0.005, gt=0, description="with policy threshold: an expected return above this is BUY"
+    )
+    sell_return: float = Field(
+        -0.005, gt=-1, lt=0, description="with policy threshold: one below this is SELL"
+    )
+    stacking_penalty: float = Field(
+        50.0,
+        gt=0,
+        description="with policy stacking: how many forecasts without an outcome weigh against the"
+        " learned shares (ridge)",
+    )
+    min_agreement: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="prices have no say where a smaller share of the networks takes the side of"
+        " their mean forecast",
+    )
+    max_dispersion: float | None = Field(
+        None,
+        gt=0,
+        description="nor where the networks' standard deviation is more than this many times their"
+        " mean forecast; empty: it may be any",
+    )
+    sizing: Literal["volatility", "kelly"] = Field(
+        "volatility", description="aim at a volatility, or bet a fraction of Kelly's"
+    )
     target_volatility: float = Field(
         0.20, gt=0, description="annual volatility one ticker's position aims at"
     )
+    kelly_fraction: float = Field(
+        0.25, gt=0, le=1, description="with sizing kelly: fraction of the bet that grows fastest"
+    )
+    long_only: bool = Field(False, description="never hold a short position")
     max_weight: float = Field(0.25, gt=0, le=1, description="largest weight of one ticker")
+    max_volume_share: float | None = Field(
+        0.05,
+        gt=0,
+        description="largest position, as a share of the ticker's median dollar volume over 20"
+        " sessions; empty: any",
+    )
     max_gross: float = Field(1.0, gt=0, description="largest sum of absolute weights")
+    max_drawdown: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="loss of the account since its peak that sends it into cash; empty: none does",
+    )
+    stop_sessions: int = Field(
+        20,
+        ge=1,
+        description="in cash after max_drawdown; then the peak is counted from what is left",
+    )
+    max_turnover: float | None = Field(
+        None,
+        gt=0,
+        description="largest sum of traded weights of one session, but for trades that reduce a"
+        " position; empty: any",
+    )
+    max_net: float | None = Field(
+        None, gt=0, description="largest absolute sum of weights; empty: any"
+    )
+    account: float = Field(
+        100_000.0, gt=0, description="what is traded with, in the currency of the bars"
+    )
+    lot: float = Field(1.0, gt=0, description="shares are ordered in multiples of this")
+    min_order: float = Field(100.0, ge=0, description="orders worth less than this are left out")
 
 
 class PaperSpec(Spec):
@@ -477,6 +544,11 @@ class Settings(BaseSettings):
     def report_dir(self) -> Path:
         """HTML reports."""
         return self.home / "reports"
+
+    @property
+    def report_path(self) -> Path:
+        """The report that a person reads in the morning."""
+        return self.report_dir / "walk_forward_report.html"
 
     @property
     def alert_memory(self) -> Path:

@@ -36,7 +36,7 @@ SETTINGS = load_settings()
 DERIVED = (
     *("price_features", "targets", "news_sentiment", "model_features", "baseline_forecasts"),
     *("forecasts", "forecast_quantiles", "evidence", "price_signals", "sentiment_signals"),
-    *("trading_signals", "trading_decisions"),
+    *("signal_contributions", "trading_signals", "trading_decisions", "trading_account"),
 )
 TRADED = ["AAPL", "MSFT"]
 #: Assets that no stage of the demo makes.
