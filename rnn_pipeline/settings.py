@@ -93,8 +93,10 @@ class FoldSpec(Spec):
 class NetworkSpec(Spec):
     """A recurrent network: the cell, and one hidden size per layer (first layer first)."""
 
-    cell: Literal["rnn", "lstm", "gru"] = "lstm"
-    hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((32,), min_length=1)
+    cell: Literal["rnn", "lstm", "gru"] = Field("lstm", description="the recurrent unit")
+    hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (32,), min_length=1, description="units of each layer, first layer first"
+    )
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="between layers and before the head")
     quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (), description="levels forecast beside the point, rising; empty: the point alone"
@@ -124,10 +126,10 @@ class NetworkSpec(Spec):
 class TrainingSpec(Spec):
     """How one network learns: Adam, early stopping on the validation rows, clipped gradients."""
 
-    epochs: int = Field(12, ge=1)
-    batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    epochs: int = Field(12, ge=1, description="passes over the training rows, at most")
+    batch_size: int = Field(128, ge=1, description="windows or texts in one step")
+    learning_rate: float = Field(3e-3, gt=0, description="of Adam")
+    weight_decay: float = Field(1e-4, ge=0, description="pull of the weights towards zero")
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="of the learning rate after its warm-up"
     )
@@ -165,15 +167,21 @@ class TuningSpec(Spec):
     val_share: float = Field(
         0.2, gt=0, lt=1, description="share of the training span that one of them validates on"
     )
-    cells: tuple[Literal["rnn", "lstm", "gru"], ...] = Field(("lstm", "gru"), min_length=1)
+    cells: tuple[Literal["rnn", "lstm", "gru"], ...] = Field(
+        ("lstm", "gru"), min_length=1, description="recurrent units to try"
+    )
     n_layers: tuple[PositiveInt, PositiveInt] = Field((1, 2), description="recurrent layers")
     hidden_size: tuple[PositiveInt, PositiveInt] = Field((8, 64), description="units of each layer")
-    dropout: tuple[NonNegativeFloat, Annotated[float, Field(lt=1)]] = (0.0, 0.5)
-    learning_rate: tuple[PositiveFloat, PositiveFloat] = (3e-4, 1e-2)
+    dropout: tuple[NonNegativeFloat, Annotated[float, Field(lt=1)]] = Field(
+        (0.0, 0.5), description="between layers and before the head"
+    )
+    learning_rate: tuple[PositiveFloat, PositiveFloat] = Field(
+        (3e-4, 1e-2), description="of Adam, tried on a logarithmic scale"
+    )
     lookback: tuple[Annotated[int, Field(ge=2)], PositiveInt] = Field(
         (5, 40), description="sessions in one input window"
     )
-    seed: int = 0
+    seed: int = Field(0, description="of the search")
 
     @field_validator("n_layers", "hidden_size", "dropout", "learning_rate", "lookback")
     @classmethod
@@ -189,7 +197,7 @@ class SentimentSpec(Spec):
     members: int = Field(3, ge=1, description="networks whose probabilities are averaged")
     embed_dim: int = Field(64, ge=1, description="length of the vectors of a word and its spelling")
     hidden_size: int = Field(64, ge=1, description="units of the LSTM in each direction")
-    num_layers: int = Field(1, ge=1)
+    num_layers: int = Field(1, ge=1, description="layers of the LSTM")
     spellings: int = Field(
         20_000, ge=2, description="buckets for the letter n-grams that words are spelt with"
     )
@@ -200,9 +208,11 @@ class SentimentSpec(Spec):
     embedding_dropout: float = Field(
         0.5, ge=0.0, lt=1.0, description="of a word's inputs, the same ones all along a headline"
     )
-    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
-    max_vocab: int = Field(10_000, ge=3)
-    min_freq: int = Field(2, ge=1)
+    label_smoothing: float = Field(
+        0.1, ge=0.0, lt=1.0, description="share of a label that is spread over all"
+    )
+    max_vocab: int = Field(10_000, ge=3, description="words known at most, the most frequent ones")
+    min_freq: int = Field(2, ge=1, description="headlines that a word must stand in to be known")
     max_len: int = Field(40, ge=1, description="tokens kept of a headline")
     vectors: str | None = Field(
         None,
@@ -215,11 +225,11 @@ class SentimentSpec(Spec):
         description="optimizer steps that a few hundred headlines get, too, by up to 40 epochs,"
         " where fit is not told how many",
     )
-    frozen_epochs: int = Field(0, ge=0, description="in which pretrained vectors do not learn")
+    frozen_epochs: int = Field(1, ge=0, description="in which pretrained vectors do not learn")
     val_share: float = Field(
         0.1, gt=0, lt=1, description="of the headlines, held out by each network; others by each"
     )
-    seed: int = 0
+    seed: int = Field(0, description="of the first network; the others follow")
     training: TrainingSpec = TrainingSpec(
         epochs=6,
         batch_size=64,
@@ -239,7 +249,9 @@ class ModelSettings(Spec):
     )
     lookback: int = Field(20, ge=2, description="sessions in one input window")
     horizon: int = Field(1, ge=1, description="sessions ahead that are forecast")
-    seeds: tuple[int, ...] = Field((0, 1), min_length=1)
+    seeds: tuple[int, ...] = Field(
+        (0, 1), min_length=1, description="one network of each kind is trained for each"
+    )
     networks: dict[str, NetworkSpec] = {
         "lstm": NetworkSpec(cell="lstm", hidden_sizes=(32,)),
         "gru": NetworkSpec(cell="gru", hidden_sizes=(32,)),
@@ -261,7 +273,7 @@ class BacktestSpec(Spec):
     """What trading costs and how many sessions make a year."""
 
     cost_bps: float = Field(5.0, ge=0, description="cost per traded weight, in basis points")
-    sessions_per_year: int = Field(252, ge=1)
+    sessions_per_year: int = Field(252, ge=1, description="what annual figures are scaled by")
 
 
 class TradingSpec(Spec):
@@ -349,8 +361,8 @@ class PaperSpec(Spec):
 
     start: date | None = Field(
         None,
-        description="first session whose decisions are traded; empty: the first one that is"
-        " watched as it happens, so none of a history loaded at once",
+        description="simulate from this session on, every decision taken as made at its close;"
+        " empty: live, from the newest session of the first run on",
     )
     cost_bps: float | None = Field(
         None, ge=0, description="cost per traded weight; empty: backtest.cost_bps"
@@ -369,8 +381,8 @@ class AlertSpec(Spec):
 
     email_to: tuple[str, ...] = Field((), description="addresses; empty: no e-mail")
     email_from: str = Field("", description="sender; empty: the first address of email_to")
-    smtp_host: str = "localhost"
-    smtp_port: int = Field(25, ge=1, le=65535)
+    smtp_host: str = Field("localhost", description="the mail server")
+    smtp_port: int = Field(25, ge=1, le=65535, description="its port")
     smtp_starttls: bool = Field(False, description="encrypt, with a certificate that is checked")
     webhook: SecretStr | None = Field(
         None, description="address that alerts are posted to as JSON; empty: none"
@@ -396,9 +408,13 @@ class OperationsSpec(Spec):
 class ComputeSettings(Spec):
     """Where networks train, and what it may take."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    deterministic: bool = True
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where networks train; auto: a GPU where there is one"
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32", description="of products on a GPU"
+    )
+    deterministic: bool = Field(True, description="the same bits on the same device every time")
     backend: Literal["auto", "reference", "cpu", "processes", "gpu"] = Field(
         "auto", description="who trains forecasters; auto: the fastest on this machine"
     )

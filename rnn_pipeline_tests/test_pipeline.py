@@ -1,5 +1,6 @@
 """The whole graph, run through Dagster on three tickers of the sample."""
 
+import json
 import shutil
 import tomllib
 from datetime import date
@@ -13,7 +14,8 @@ from pandas.testing import assert_frame_equal
 
 from rnn_pipeline import chain, cli
 from rnn_pipeline.definitions import defs
-from rnn_pipeline.defs.automation import stages
+from rnn_pipeline.defs import automation
+from rnn_pipeline.defs.automation import first_cause, stages
 from rnn_pipeline.defs.evidence import figures_plausible
 from rnn_pipeline.defs.features import SENTIMENT_MODEL
 from rnn_pipeline.defs.networks import checkpoint_path
@@ -23,9 +25,11 @@ from rnn_pipeline.defs.resources import WarehouseResource
 from rnn_pipeline.defs.trading import price_signals
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
+from rnn_pipeline.features import model as features
 from rnn_pipeline.networks.walk_forward import Forecaster
 from rnn_pipeline.replay import replay
 from rnn_pipeline.settings import load_settings
+from rnn_pipeline.trading import decisions
 from rnn_pipeline.warehouse import Warehouse
 
 SETTINGS = load_settings()
@@ -288,6 +292,74 @@ def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, inst
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 
 
+def test_a_daily_run_that_is_killed_goes_on_to_the_same_rows(store, instance, monkeypatch):
+    """Killed in the middle of features, then in the middle of decisions, then left alone."""
+    before = derived_tables(store)
+    march = pd.Timestamp("2013-03-01").date()
+    with store.batch() as batch:
+        for name in DERIVED:
+            if name not in ("targets", "baseline_forecasts", "forecasts", "evidence"):
+                batch.replace(name, pd.DataFrame(), session=(march, march))
+    tags = range_tags(list(instance.get_dynamic_partitions("ticker")), march, march)
+
+    def killed(*_):
+        raise KeyboardInterrupt("killed")
+
+    for where in ((features, "model_features"), (decisions, "decide")):
+        with monkeypatch.context() as patch:
+            patch.setattr(*where, killed)
+            with pytest.raises((KeyboardInterrupt, dg.DagsterExecutionInterruptedError)):
+                cli.run_job(instance, "daily", tags)
+        assert store.rows("trading_decisions", session=(march, march)).empty
+    result = CliRunner().invoke(cli.main, ["backfill"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    for name, frame in derived_tables(store).items():
+        assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+
+
+def test_catching_up_again_changes_nothing_and_all_is_healthy(store, instance):
+    kept = ("raw_ohlcv", "raw_news", "paper_orders", "paper_account", "paper_fills")
+    before = derived_tables(store) | {name: len(store.rows(name)) for name in kept}
+    result = CliRunner().invoke(cli.main, ["backfill"], catch_exceptions=False)
+    assert result.stderr.splitlines()[0] == "daily"
+    for name, frame in derived_tables(store).items():
+        assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+    for name in kept:
+        assert len(store.rows(name)) == before[name], name
+    orders = store.rows("paper_orders")
+    assert orders["ticker"].tolist() == TRADED
+    assert set(orders["session"]) == {pd.Timestamp("2013-03-01")}
+    page = CliRunner().invoke(cli.main, ["doctor", "--json"], catch_exceptions=False)
+    found = json.loads(page.stdout)
+    assert [one for one in found if one["state"] != "healthy"] == []
+    assert {"bars", "models", "evidence", "decisions", "paper", "runs"} <= {
+        one["area"] for one in found
+    }
+    shown = CliRunner().invoke(cli.main, ["paper", "--json"], catch_exceptions=False)
+    assert json.loads(shown.stdout)["account"][-1]["equity"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ticker", "ibm"], "IBM not in the universe"),
+        (["--first", "2013-02-02", "--last", "2013-02-01"], "is later than --last 2013-02-01"),
+    ],
+)
+def test_a_range_that_cannot_be_filled_is_one_clear_line(demo, options, message):
+    result = CliRunner().invoke(cli.main, ["backfill", *options])
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_vitals_are_signs_of_life(store, instance):
+    cli.run_job(instance, "vitals", {})
+    for check in automation.VITALS:
+        (key,) = check.check_keys
+        (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        assert record.event.asset_check_evaluation.passed, key
+
+
 def test_a_partition_without_a_session_is_empty_and_no_failure(store, instance):
     """By hand, for a ticker before its first day."""
     before = derived_tables(store)
@@ -312,7 +384,9 @@ def test_signals_without_networks_say_what_to_run(tmp_path):
             resources=resources,
             raise_on_error=False,
         )
-    assert "no networks were ever trained for AAPL: materialize" in cli._cause(result)
+    assert "no networks were ever trained for AAPL: materialize" in first_cause(
+        event for event in result.all_events if event.is_step_failure
+    )
 
 
 def test_a_damaged_warehouse_is_one_clear_line(tmp_path):

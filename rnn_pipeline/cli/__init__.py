@@ -8,6 +8,7 @@ from rnn_pipeline.cli.data import quarantine, rebuild
 from rnn_pipeline.cli.health import doctor, paper
 from rnn_pipeline.cli.proof import lookahead, replay, tune
 from rnn_pipeline.cli.running import backfill, demo, prepare, retrain, run_job, ui
+from rnn_pipeline.cli.settings import show_settings
 from rnn_pipeline.cli.trading import decisions, report, signals
 
 __all__ = ["main", "prepare", "run_job"]
@@ -21,6 +22,6 @@ def main() -> None:
 
 for command in (
     *(backfill, decisions, demo, doctor, lookahead, paper, quarantine, rebuild, replay),
-    *(report, retrain, signals, tune, ui),
+    *(report, retrain, show_settings, signals, tune, ui),
 ):
     main.add_command(command)
