@@ -85,6 +85,9 @@ def price_signals(
         made_by = lineage.price_lineage(forecasts, matrix, SETTINGS.model.lookback)
         signals = signals.merge(made_by, on=["ticker", "session"])
     _write(warehouse, context, "price_signals", signals, span)
+    if len(signals):
+        current = decisions.current_decisions(signals)
+        show(context, made_of=table(current, ["ticker", *lineage.LINEAGE]))
     return dg.MaterializeResult(
         metadata={**ranges(signals), **_grades(signals), "new_forecasts": len(new)}
     )
