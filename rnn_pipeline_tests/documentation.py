@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -42,6 +43,14 @@ class Block:
         """The lines of a shell block without their comments, continued lines joined."""
         lines = self.code.replace("\\\n", " ").splitlines()
         return [bare for line in lines if (bare := re.sub(r"(^|\s)#.*$", "", line).strip())]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the block sets, where all its lines are ``NAME=value``; else nothing."""
+        pairs = [shlex.split(command) for command in self.commands]
+        if not all(len(pair) == 1 and re.match(r"\w+=", pair[0]) for pair in pairs):
+            return {}
+        return dict(pair[0].split("=", 1) for pair in pairs)
 
 
 def blocks(page: str) -> Iterator[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import os
@@ -21,7 +22,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from rnn_pipeline import cli
-from rnn_pipeline.settings import Settings, TrainingSpec, load_settings
+from rnn_pipeline.settings import ModelSettings, Settings, TrainingSpec, load_settings
 from rnn_pipeline_tests.documentation import (
     NAMES,
     ROOT,
@@ -48,7 +49,6 @@ NOT_RUN = [
     ("docs/how-to/python.md", "a test of its own runs the example"),
     ("docs/how-to/python.md", "a test of its own runs the example"),
     ("docs/how-to/schedule.md", "a server that runs until it is stopped"),
-    ("docs/how-to/schedule.md", "asks a running daemon"),
     ("docs/how-to/tickers.md", "asks Yahoo Finance"),
     ("docs/start.md", "installs packages; the tests run the same on less data"),
     ("docs/start.md", "a server that runs until it is stopped"),
@@ -66,7 +66,7 @@ def of_language(*languages: str) -> list[str]:
 
 
 def test_every_block_says_what_language_it_is_in() -> None:
-    known = SHELL | {"python", "toml", "text", "mermaid"}
+    known = SHELL | {"python", "toml", "text", "mermaid", "cron", "ini"}
     others = [
         (each.page, each.line)
         for name in NAMES
@@ -128,6 +128,12 @@ def test_every_command_succeeds_and_prints_what_the_page_says(
     monkeypatch.chdir(tmp_path)
     for block in blocks(name):
         if block.language not in SHELL or block.not_run:
+            continue
+        if variables := block.variables:
+            with monkeypatch.context() as environment:
+                for key, value in variables.items():
+                    environment.setenv(key, value)
+                load_settings()
             continue
         output = "".join(run(command, block) for command in block.commands)
         if block.shown is not None:
@@ -252,6 +258,31 @@ def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
     ]
     assert broken == []
     assert "rnn_pipeline.TradingLSTM" in (site / "reference" / "networks.html").read_text()
+
+
+def test_the_map_of_a_text_on_rnns_names_assets_and_code_that_exist() -> None:
+    from rnn_pipeline.definitions import defs
+
+    assets = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    defined = {
+        node.name
+        for path in (ROOT / "rnn_pipeline").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    rows = re.findall(
+        r"^\| (?!section|---)(.+?) \| (.+?) \| (.+?) \| \[",
+        (DOCS / "rnns-for-trading.md").read_text(),
+        flags=re.MULTILINE,
+    )
+    assert len(rows) == 11
+    # The tests' own settings name other networks than the default three.
+    assets |= {f"{name}_forecaster" for name in ModelSettings().networks}
+    for section, asset, code in rows:
+        named = set(re.findall(r"`(\w+)`", asset))
+        assert named <= assets, section
+        assert set(re.findall(r"`(\w+)`", code)) <= defined, section
+        assert named or "forecaster" in asset
 
 
 def test_the_museums_table_is_the_museum() -> None:

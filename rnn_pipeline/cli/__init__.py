@@ -5,8 +5,11 @@ from __future__ import annotations
 import click
 
 from rnn_pipeline.cli.data import quarantine, rebuild
+from rnn_pipeline.cli.health import doctor, paper
 from rnn_pipeline.cli.proof import lookahead, replay, tune
-from rnn_pipeline.cli.running import demo, prepare, run_job, ui
+from rnn_pipeline.cli.running import backfill, demo, prepare, retrain, run_job, ui
+from rnn_pipeline.cli.settings import show_settings
+from rnn_pipeline.cli.trading import decisions, report, signals
 
 __all__ = ["main", "prepare", "run_job"]
 
@@ -17,5 +20,8 @@ def main() -> None:
     """Daily trading research and live signals from recurrent networks."""
 
 
-for command in (demo, lookahead, quarantine, rebuild, replay, tune, ui):
+for command in (
+    *(backfill, decisions, demo, doctor, lookahead, paper, quarantine, rebuild, replay),
+    *(report, retrain, show_settings, signals, tune, ui),
+):
     main.add_command(command)

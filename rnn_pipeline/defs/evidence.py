@@ -16,18 +16,15 @@ from rnn_pipeline.defs.resources import (
     WarehouseResource,
 )
 from rnn_pipeline.evidence.baselines import BASELINES, walk_forward_baselines
-from rnn_pipeline.evidence.information import mean_cross_sectional_ic
-from rnn_pipeline.evidence.luck import luck
-from rnn_pipeline.evidence.metrics import average_seeds, forecast_metrics
-from rnn_pipeline.evidence.plausibility import ADVICE, implausible
+from rnn_pipeline.evidence.metrics import forecast_metrics
+from rnn_pipeline.evidence.plausibility import ADVICE, implausible_forecasts
 from rnn_pipeline.evidence.significance import (
     EVIDENCE_RULE,
-    walk_forward_evidence,
+    charged_evidence,
+    trials_counted,
     with_sentiment,
 )
-from rnn_pipeline.evidence.trials import new_trials, recipes, trials_of, tuning_counts
-from rnn_pipeline.reporting import evidence_plots
-from rnn_pipeline.reporting.style import without_minor
+from rnn_pipeline.reporting.assemble import forecast_page
 from rnn_pipeline.reporting.tables import evidence_table_markdown
 
 
@@ -98,48 +95,38 @@ def walk_forward_forecasts(
         store.rows("model_features", ticker=tickers),
         SETTINGS.model.horizon,
     ).assign(run_id=context.run.run_id)
+    mine = {"ticker": tickers}
     with store.batch() as batch:
-        batch.replace("forecasts", rows, ticker=tickers)
-    forecasts = store.rows("walk_forward_forecasts", ticker=tickers)
-    sentiment = store.rows("news_sentiment", ticker=tickers)
-    ledger = store.rows("trials", ticker=tickers)
-    added = new_trials(
-        ledger,
-        trials_of(
-            with_sentiment(forecasts, sentiment),
-            **recipes(SETTINGS.model, SETTINGS.folds),
-            tried_at=pd.Timestamp(datetime.now(UTC)),
-            tuned=tuning_counts(store.rows("tuning_trials", ticker=tickers)),
-        ),
+        batch.replace("forecasts", rows, **mine)
+        batch.replace("forecast_quantiles", walk_forward.quantile_rows(rows), **mine)
+    forecasts = store.rows("walk_forward_forecasts", **mine)
+    evidence, added = charged_evidence(
+        forecasts,
+        store.rows("news_sentiment", **mine),
+        store.rows("trials", **mine),
+        store.rows("tuning_trials", **mine),
+        SETTINGS.model,
+        SETTINGS.folds,
+        pd.Timestamp(datetime.now(UTC)),
     )
-    evidence = walk_forward_evidence(forecasts, sentiment, pd.concat([ledger, added]))
     with store.batch() as batch:
         batch.append("trials", added.assign(run_id=context.run.run_id))
-        batch.replace("evidence", evidence.assign(run_id=context.run.run_id), ticker=tickers)
-    beside = store.rows("all_forecasts", ticker=tickers)
-    metrics = forecast_metrics(beside, by=("ticker", "model"))
-    trials = int(evidence["trials"].max()) if len(evidence) else 1
-    lucky = luck(beside, trials, SETTINGS.backtest.sessions_per_year)
-    show(
-        context,
-        metrics=table(metrics),
-        hit_rates=evidence_plots.hit_rates(without_minor(metrics)),
-        luck=table(lucky.frame),
-        luck_of_all=table(
-            pd.DataFrame(
-                {"superior_p": [lucky.superior_p], "backtest_overfitting": [lucky.overfitting]}
-            )
-        ),
-        across_tickers=table(mean_cross_sectional_ic(average_seeds(forecasts))),
-        evidence=dg.MarkdownMetadataValue(
-            evidence_table_markdown(evidence.groupby(["ticker", "model"]).tail(1))
-        ),
+        batch.replace("evidence", evidence.assign(run_id=context.run.run_id), **mine)
+    page = forecast_page(
+        store.rows("all_forecasts", **mine),
+        store.rows("walk_forward_quantiles", **mine),
+        evidence,
+        store.rows("targets", horizon=SETTINGS.model.horizon, **mine),
+        store.rows("folds"),
+        SETTINGS.backtest.sessions_per_year,
     )
+    newest = dg.MarkdownMetadataValue(evidence_table_markdown(page.pop("evidence")))
+    show(context, **page, evidence=newest)
     return dg.MaterializeResult(
         metadata={
             **ranges(forecasts),
             "folds": int(forecasts["fold"].nunique()),
-            "trials": trials,
+            "trials": trials_counted(evidence),
             "evidence_rule": EVIDENCE_RULE,
         }
     )
@@ -152,13 +139,15 @@ def walk_forward_forecasts(
     pool=WAREHOUSE_POOL,
 )
 def figures_plausible(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """Information coefficients, hit rates and R² of each ticker and model, and of each model."""
+    """Information coefficient, hit rate, R² and Sharpe ratio of each model, and on each ticker."""
     store = warehouse.store
     forecasts = store.rows("walk_forward_forecasts")
     scored = with_sentiment(forecasts, store.rows("news_sentiment"))
-    found = implausible(
-        pd.concat([forecast_metrics(scored, by) for by in (("ticker", "model"), ("model",))])
-    )
+    return unless_implausible(implausible_forecasts(scored, SETTINGS.backtest.sessions_per_year))
+
+
+def unless_implausible(found: pd.DataFrame) -> dg.AssetCheckResult:
+    """A warning that names the figures which are too good to be true."""
     return dg.AssetCheckResult(
         passed=found.empty,
         severity=dg.AssetCheckSeverity.WARN,
