@@ -44,12 +44,6 @@ BY_HAND = {"tuning_trials"}
 
 
 @pytest.fixture(scope="module")
-def demo():
-    """The command that README names, run once for all tests here."""
-    return CliRunner().invoke(cli.main, ["demo"], catch_exceptions=False)
-
-
-@pytest.fixture(scope="module")
 def store(demo):
     return Warehouse(SETTINGS.warehouse_path)
 
