@@ -272,6 +272,25 @@ class TradingSpec(Spec):
     max_gross: float = Field(1.0, gt=0, description="largest sum of absolute weights")
 
 
+class OperationsSpec(Spec):
+    """When networks are trained again, and how long they are trusted and kept."""
+
+    retrain: Literal["fold", "weekly", "manual"] = Field(
+        "fold",
+        description="fold: as soon as a fold begins, as the walk-forward graded it; weekly: where"
+        " one has begun, in the first session of a week; manual: never by itself",
+    )
+    model_expiry: int | None = Field(
+        None,
+        ge=1,
+        description="sessions after the end of their training from which networks count as having"
+        " no evidence; empty: twice the sessions from one fold to the next",
+    )
+    keep_retired: int = Field(
+        3, ge=1, description="former champions of each ticker and slot whose networks are kept"
+    )
+
+
 class ComputeSettings(Spec):
     """Where networks train, and what it may take."""
 
@@ -331,6 +350,7 @@ class Settings(BaseSettings):
     backtest: BacktestSpec = BacktestSpec()
     trading: TradingSpec = TradingSpec()
     compute: ComputeSettings = ComputeSettings()
+    operations: OperationsSpec = OperationsSpec()
     tuning: TuningSpec = TuningSpec()
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from pandas.testing import assert_frame_equal
 
 from rnn_pipeline import chain, cli
+from rnn_pipeline.cli import running
 from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs.automation import stages
 from rnn_pipeline.defs.evidence import figures_plausible
@@ -57,7 +58,13 @@ def instance(demo):
 
 
 def derived_tables(store):
-    return {name: store.rows(name).drop(columns="run_id") for name in DERIVED}
+    """All that is made from raw rows, without who made it."""
+    made_by = {"run_id", "version", "trained_until"}
+    return {
+        name: rows.drop(columns=made_by & set(rows.columns))
+        for name in DERIVED
+        for rows in (store.rows(name),)
+    }
 
 
 def test_the_demo_ends_with_todays_decisions_and_a_report(demo):
@@ -204,7 +211,8 @@ def test_the_chain_as_a_function_makes_what_the_assets_make(store):
     for name in DERIVED:
         stored = store.rows(name)
         shared = [column for column in made[name].columns if column in stored.columns]
-        assert set(stored.columns) - set(shared) <= {"run_id", "model_hash"}, name
+        made_by = {"run_id", "model_hash", "version", "trained_until"}
+        assert set(stored.columns) - set(shared) <= made_by, name
         assert len(stored) > 0, name
         difference = first_difference(
             {name: stored[shared]}, {name: made[name][shared]}, "chain", pd.Timestamp(0)
@@ -258,10 +266,10 @@ def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, inst
     """The morning's way, saved networks on the newest rows, gives the bits of the long way."""
     before = derived_tables(store)
     tested = pd.Timestamp("2013-02-12")
-    forecasts, checkpoints = store.rows("forecasts"), store.rows("checkpoints")
+    forecasts, versions = store.rows("forecasts"), store.rows("models")
     with store.batch() as batch:
         batch.replace("forecasts", forecasts[forecasts["session"] <= tested], ticker=TRADED)
-        batch.replace("checkpoints", checkpoints.assign(tested_until=tested), ticker=TRADED)
+        batch.replace("models", versions.assign(tested_until=tested), ticker=TRADED)
     assert len(store.rows("forecasts")) < len(forecasts)
     february, march = date(2013, 2, 1), date(2013, 3, 1)
     tickers = list(instance.get_dynamic_partitions("ticker"))
@@ -294,7 +302,7 @@ def test_signals_without_networks_say_what_to_run(tmp_path):
             resources=resources,
             raise_on_error=False,
         )
-    assert "no networks were ever trained for AAPL: materialize" in cli._cause(result)
+    assert "no networks were ever trained for AAPL: materialize" in running._cause(result)
 
 
 def test_a_damaged_warehouse_is_one_clear_line(tmp_path):

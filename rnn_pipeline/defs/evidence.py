@@ -5,9 +5,15 @@ from datetime import UTC, datetime
 import dagster as dg
 import pandas as pd
 
-from rnn_pipeline.defs.features import news_sentiment, sequence_windows
+from rnn_pipeline.defs.features import news_sentiment, sequence_windows, session_axis
 from rnn_pipeline.defs.metadata import ranges, show, table
-from rnn_pipeline.defs.networks import forecasters, load_forecasters, read_fold_datasets
+from rnn_pipeline.defs.models import asked_recipes, register_trained
+from rnn_pipeline.defs.networks import (
+    folds_of,
+    forecasters,
+    load_forecasters,
+    read_fold_datasets,
+)
 from rnn_pipeline.defs.partitions import BY_TICKER, ONE_RUN, SETTINGS, TICKERS, tickers_of
 from rnn_pipeline.defs.resources import (
     COMPUTE_POOL,
@@ -16,6 +22,7 @@ from rnn_pipeline.defs.resources import (
     WarehouseResource,
 )
 from rnn_pipeline.evidence.baselines import BASELINES, walk_forward_baselines
+from rnn_pipeline.evidence.comparison import opening_the_newest_fold
 from rnn_pipeline.evidence.information import mean_cross_sectional_ic
 from rnn_pipeline.evidence.luck import luck
 from rnn_pipeline.evidence.metrics import average_seeds, forecast_metrics
@@ -91,31 +98,46 @@ def walk_forward_forecasts(
 
     tickers = tickers_of(context)
     store = warehouse.store
-    models = [load_forecasters(model, tickers) for model in SETTINGS.model.networks]
+    asked = asked_recipes(store)
+    names = [recipe.model for recipe in asked.values()]
+    models = {slot: load_forecasters(recipe.model, tickers) for slot, recipe in asked.items()}
     datasets = read_fold_datasets(warehouse, market, tickers)
     rows = walk_forward.stamped(
-        walk_forward.walk_forward_forecasts(datasets, models),
+        walk_forward.walk_forward_forecasts(datasets, list(models.values())),
         store.rows("model_features", ticker=tickers),
         SETTINGS.model.horizon,
     ).assign(run_id=context.run.run_id)
+    # What was forecast for a session when it was new is the record, whatever a refit would say.
+    kept = store.rows("forecasts", ticker=tickers, model=names)
+    kept = kept[kept["version"].notna()]
+    rows = pd.concat([walk_forward.without(rows, kept), kept], ignore_index=True)
     with store.batch() as batch:
-        batch.replace("forecasts", rows, ticker=tickers)
-    forecasts = store.rows("walk_forward_forecasts", ticker=tickers)
+        batch.replace("forecasts", rows, ticker=tickers, model=names)
+    every = opening_the_newest_fold(store.rows("recipe_forecasts", ticker=tickers))
     sentiment = store.rows("news_sentiment", ticker=tickers)
     ledger = store.rows("trials", ticker=tickers)
+    described = recipes(SETTINGS.model, SETTINGS.folds)
+    named = {
+        asked[slot].model if slot in asked else slot: told
+        for slot, told in described.pop("networks").items()
+    }
     added = new_trials(
         ledger,
         trials_of(
-            with_sentiment(forecasts, sentiment),
-            **recipes(SETTINGS.model, SETTINGS.folds),
+            with_sentiment(every[every["model"].isin(names)], sentiment),
+            networks=named,
+            **described,
             tried_at=pd.Timestamp(datetime.now(UTC)),
             tuned=tuning_counts(store.rows("tuning_trials", ticker=tickers)),
         ),
     )
-    evidence = walk_forward_evidence(forecasts, sentiment, pd.concat([ledger, added]))
+    evidence = walk_forward_evidence(every, sentiment, pd.concat([ledger, added]))
+    axis = session_axis(warehouse, market)
     with store.batch() as batch:
         batch.append("trials", added.assign(run_id=context.run.run_id))
         batch.replace("evidence", evidence.assign(run_id=context.run.run_id), ticker=tickers)
+    changed = register_trained(store, models, tickers, axis, folds_of(axis), context.run.run_id)
+    forecasts = store.rows("walk_forward_forecasts", ticker=tickers)
     beside = store.rows("all_forecasts", ticker=tickers)
     metrics = forecast_metrics(beside, by=("ticker", "model"))
     trials = int(evidence["trials"].max()) if len(evidence) else 1
@@ -139,6 +161,7 @@ def walk_forward_forecasts(
         metadata={
             **ranges(forecasts),
             "folds": int(forecasts["fold"].nunique()),
+            "versions_registered": int(changed["state"].isin(["champion", "candidate"]).sum()),
             "trials": trials,
             "evidence_rule": EVIDENCE_RULE,
         }

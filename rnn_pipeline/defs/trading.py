@@ -7,9 +7,9 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.evidence import walk_forward_forecasts
-from rnn_pipeline.defs.features import COLUMNS, model_features, news_sentiment, price_features
+from rnn_pipeline.defs.features import model_features, news_sentiment, price_features
 from rnn_pipeline.defs.metadata import ranges, show, table
-from rnn_pipeline.defs.networks import checkpoint_path
+from rnn_pipeline.defs.models import EXPIRY, forecast_new_sessions
 from rnn_pipeline.defs.partitions import (
     BY_TICKER,
     ONE_RUN,
@@ -19,7 +19,6 @@ from rnn_pipeline.defs.partitions import (
     span_of,
 )
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
-from rnn_pipeline.features.windows import ModelMatrix
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.settings import Grade
 from rnn_pipeline.trading import decisions, fusion, positions
@@ -67,19 +66,20 @@ def price_signals(
 ) -> dg.MaterializeResult:
     """All networks' forecasts of a session as one signal, weighted by the evidence of its fold.
 
-    Sessions newer than the last walk-forward test are forecast here, from the saved networks of the
-    newest fold.
+    Sessions newer than the last walk-forward test are forecast here, once, by the champions and
+    candidates of the registry; only champions are heard.
     """
-    from rnn_pipeline.networks.walk_forward import stamped
+    from rnn_pipeline.networks.registry import marked_expired
 
     span = span_of(context)
     store = warehouse.store
-    new, features = _forecast_new_sessions(warehouse, market, span)
-    with store.batch() as batch:
-        rows = stamped(new, features, SETTINGS.model.horizon)
-        batch.upsert("forecasts", rows.assign(run_id=context.run.run_id))
+    new = forecast_new_sessions(store, market.calendar, span, context.run.run_id)
     days = {"ticker": span.tickers, "session": (span.first, span.last)}
-    forecasts = store.rows("walk_forward_forecasts", **days)
+    forecasts = marked_expired(
+        store.rows("walk_forward_forecasts", **days),
+        market.calendar.sessions(market.calendar.first_session, span.last),
+        EXPIRY,
+    )
     evidence = store.rows("evidence", ticker=span.tickers)
     signals = fusion.price_signals(forecasts, evidence)
     made_by = forecasts.groupby(["ticker", "session"])["model_hash"].agg(_joined).reset_index()
@@ -183,45 +183,3 @@ def _grades(signals: pd.DataFrame) -> dict[str, int]:
 
 def _joined(hashes: pd.Series) -> str:
     return ",".join(sorted(set(hashes)))
-
-
-def _forecast_new_sessions(
-    warehouse: WarehouseResource, market: MarketResource, span: Span
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Forecasts of the span's sessions behind each model's last one, and the features they used.
-
-    Raises:
-        dagster.Failure: nothing was ever trained for any of these tickers.
-    """
-    from rnn_pipeline.networks.walk_forward import Forecaster, forecast_together, no_forecasts
-
-    store = warehouse.store
-    checkpoints = store.rows("checkpoints", ticker=span.tickers)
-    if checkpoints.empty and store.rows("window_sets", ticker=span.tickers).empty:
-        raise dg.Failure(
-            f"no networks were ever trained for {', '.join(span.tickers)}: materialize"
-            " sequence_windows, the forecasters and walk_forward_forecasts for them first (the job"
-            " retrain does it)"
-        )
-    held_out, end = SETTINGS.folds.holdout_from, span.last
-    if held_out is not None:
-        end = min(end, held_out - timedelta(days=1))
-    last, first = pd.Timestamp(end), pd.Timestamp(span.first)
-    features = store.rows(
-        "model_features", ticker=span.tickers, session=(span.first - _LOOK_BACK, end)
-    )
-    behind = checkpoints[checkpoints["tested_until"] < last]
-    if behind.empty or features.empty:
-        return no_forecasts(), features
-    matrix = ModelMatrix.build(features, COLUMNS)
-    axis = market.calendar.sessions(features["session"].min(), features["session"].max())
-    return forecast_together(
-        Forecaster.load_newest(checkpoint_path(row.model, row.ticker)).asked_new(
-            matrix,
-            SETTINGS.model.lookback,
-            axis,
-            max(first, row.tested_until + pd.Timedelta(days=1)),
-        )
-        for row in behind.itertuples()
-        if row.ticker in matrix.tickers
-    ), features
