@@ -426,6 +426,11 @@ class Settings(BaseSettings):
         return self.home / "reports"
 
     @property
+    def model_expiry(self) -> int:
+        """Sessions after the end of their training from which networks are too old."""
+        return self.operations.model_expiry or 2 * self.folds.stride
+
+    @property
     def dagster_home(self) -> Path:
         """Dagster's instance folder: ``DAGSTER_HOME`` where it is set."""
         return Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster")

@@ -17,6 +17,7 @@ from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs.automation import stages
 from rnn_pipeline.defs.evidence import figures_plausible
 from rnn_pipeline.defs.features import SENTIMENT_MODEL
+from rnn_pipeline.defs.models import serving_files
 from rnn_pipeline.defs.networks import checkpoint_path
 from rnn_pipeline.defs.partitions import range_tags
 from rnn_pipeline.defs.reporting import REPORT
@@ -349,7 +350,9 @@ def copy(store, tmp_path):
 
 def again(store, checkpoint=None):
     path = checkpoint or (lambda model: checkpoint_path(model, "AAPL"))
-    return replay(store, SETTINGS, "AAPL", date(2013, 2, 20), path, SENTIMENT_MODEL)
+    return replay(
+        store, SETTINGS, "AAPL", date(2013, 2, 20), path, SENTIMENT_MODEL, serving_files()
+    )
 
 
 def test_a_replayed_signal_is_the_same(demo):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rnn_pipeline.cli.data import quarantine, rebuild
+from rnn_pipeline.cli.models import models, promote, rollback
 from rnn_pipeline.cli.proof import lookahead, replay, tune
 from rnn_pipeline.cli.running import demo, prepare, run_job, ui
 
@@ -17,5 +18,9 @@ def main() -> None:
     """Daily trading research and live signals from recurrent networks."""
 
 
-for command in (demo, lookahead, quarantine, rebuild, replay, tune, ui):
+COMMANDS = (
+    *(demo, lookahead, models, promote, quarantine),
+    *(rebuild, replay, rollback, tune, ui),
+)
+for command in COMMANDS:
     main.add_command(command)

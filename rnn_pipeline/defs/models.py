@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from rnn_pipeline.networks.registry import Recipe, ServingFiles
     from rnn_pipeline.networks.walk_forward import Forecaster
 
-#: Sessions from the end of training until networks count as having no evidence.
-EXPIRY = SETTINGS.operations.model_expiry or 2 * SETTINGS.folds.stride
-
 
 def serving_files() -> ServingFiles:
     """The networks that forecast new sessions."""

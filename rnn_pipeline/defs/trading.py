@@ -9,7 +9,7 @@ import pandas as pd
 from rnn_pipeline.defs.evidence import walk_forward_forecasts
 from rnn_pipeline.defs.features import model_features, news_sentiment, price_features
 from rnn_pipeline.defs.metadata import ranges, show, table
-from rnn_pipeline.defs.models import EXPIRY, forecast_new_sessions
+from rnn_pipeline.defs.models import forecast_new_sessions
 from rnn_pipeline.defs.partitions import (
     BY_TICKER,
     ONE_RUN,
@@ -78,7 +78,7 @@ def price_signals(
     forecasts = marked_expired(
         store.rows("walk_forward_forecasts", **days),
         market.calendar.sessions(market.calendar.first_session, span.last),
-        EXPIRY,
+        SETTINGS.model_expiry,
     )
     evidence = store.rows("evidence", ticker=span.tickers)
     signals = fusion.price_signals(forecasts, evidence)
@@ -105,7 +105,7 @@ def sentiment_signals(
     store = warehouse.store
     days = {"ticker": span.tickers, "session": (span.first, span.last)}
     sentiment = store.rows("news_sentiment", **days)
-    rows = fusion.with_folds(sentiment, store.rows("forecasts", **days))
+    rows = fusion.with_folds(sentiment, store.rows("walk_forward_forecasts", **days))
     signals = fusion.sentiment_signals(rows, store.rows("evidence", ticker=span.tickers))
     made_by = sentiment[["ticker", "session", "model_hash"]]
     signals = signals.merge(made_by, on=["ticker", "session"])
