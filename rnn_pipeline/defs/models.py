@@ -7,11 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
 from rnn_pipeline.defs.features import COLUMNS
 from rnn_pipeline.defs.partitions import SETTINGS, Span, first_session, universe
 from rnn_pipeline.evidence.comparison import compare
+from rnn_pipeline.evidence.significance import MIN_EFFECTIVE
 from rnn_pipeline.features.folds import open_sessions, walk_forward
 from rnn_pipeline.features.model import model_features
 from rnn_pipeline.features.windows import ModelMatrix, window_ends
@@ -210,7 +212,10 @@ def _settle(
         model=pd.concat([asked["candidate"], asked["champion"]]).unique().tolist(),
         session=(asked["seen_until"].min(), max(sessions)),
     )
+    shared = np.sort(forecasts["session"].unique())
     for session in sessions:
+        if np.searchsorted(shared, session) < MIN_EFFECTIVE:
+            continue
         verdicts = compare(forecasts, asked, until=session)
         for verdict in verdicts[verdicts["beaten"]].itertuples():
             reason = (
