@@ -11,24 +11,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from rnn_pipeline.chain import sized
 from rnn_pipeline.evidence.comparison import opening_the_newest_fold
 from rnn_pipeline.evidence.significance import walk_forward_evidence
 from rnn_pipeline.features import catalogue
-from rnn_pipeline.features.model import model_features
+from rnn_pipeline.features.model import model_columns, model_features
 from rnn_pipeline.features.sentiment import DECLARED_SENTIMENT, NEWS_REACH, SPAN, news_sentiment
 from rnn_pipeline.features.windows import ModelMatrix
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.networks.checkpoints import checkpoint_hash, code_version, weights_hash
 from rnn_pipeline.networks.registry import ServingFiles, marked_expired
 from rnn_pipeline.networks.sentiment import load_sentiment
-from rnn_pipeline.networks.walk_forward import Forecaster
+from rnn_pipeline.networks.walk_forward import Forecaster, stamped
 from rnn_pipeline.settings import Settings
 from rnn_pipeline.trading import fusion
-from rnn_pipeline.trading.positions import size_positions
+from rnn_pipeline.trading.lineage import fused_lineage, price_lineage, sentiment_lineage
 from rnn_pipeline.warehouse import Warehouse
 
 _KEYS = ["ticker", "session"]
@@ -40,7 +42,9 @@ _FUSED = (
     "sentiment_contribution",
     "signal",
     "label",
+    "abstains",
 )
+_ADDED = ("forecast", "standardised", "grade", "weight", "contribution")
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,9 @@ def replay(
             else "data: the headlines known then are no longer what they were"
         )
 
+    columns = model_columns(settings.model.features)
+    shown = model_features(prices, sentiment, columns)
+    matrix = ModelMatrix.build(shown, columns)
     stored = store.rows("walk_forward_forecasts", ticker=ticker, session=session)
     networks = _networks(stored, store.rows("models", ticker=ticker), checkpoint, serving)
     forecasts, replaced = _forecasts(networks, prices, sentiment)
@@ -190,18 +197,39 @@ def replay(
         causes.append("data: forecasts or outcomes of earlier folds have changed since the grading")
 
     sessions = calendar.sessions(calendar.first_session.date(), session)
-    price = fusion.price_signals(marked_expired(rebuilt, sessions, settings.model_expiry), graded)
-    news = fusion.sentiment_signals(fusion.with_folds(sentiment, rebuilt), graded)
-    fused = fusion.fuse(price, news, settings.trading)
-    for stage, made, shown in (
+    rebuilt = marked_expired(rebuilt, sessions, settings.model_expiry)
+    price = fusion.price_signals(rebuilt, graded)
+    told = fusion.with_folds(sentiment, rebuilt)
+    news = fusion.sentiment_signals(told, graded)
+    sources = [fusion.price_sources(rebuilt, graded), fusion.sentiment_sources(told, graded)]
+    added = fusion.contributions(
+        price,
+        pd.concat(sources),
+        settings.trading,
+        lambda: fusion.source_history(history, all_news),
+    )
+    fused = fusion.fuse(price, news, added, settings.trading)
+    made_by = fused_lineage(
+        price_lineage(
+            stamped(forecasts, shown, settings.model.horizon), matrix, settings.model.lookback
+        ),
+        sentiment_lineage(told.assign(model_hash=checkpoint_hash(sentiment_checkpoint)[:16])),
+    )
+    position, _ = sized(store, settings, session, session, instead=fused)
+    day: dict[str, Any] = {"ticker": ticker, "session": session}
+    signal = store.rows("trading_signals", **day)
+    for stage, made, names in (
         ("price_signals", price, _SIGNAL),
         ("sentiment_signals", news, _SIGNAL),
         ("trading_signals", fused, _FUSED),
+        ("trading_decisions", position, ("position",)),
     ):
-        seen.add(stage, store.rows(stage, ticker=ticker, session=session), made, shown)
-    position = _position(store, settings, fused, session)
-    decided = store.rows("trading_decisions", ticker=ticker, session=session)
-    seen.add("trading_decisions", decided, position, ["position"])
+        seen.add(stage, store.rows(stage, **day), made, names)
+    stored_added = store.rows("signal_contributions", **day)
+    seen.add("signal_contributions", stored_added, added, _ADDED, [*_KEYS, "source"])
+    # Other code may well make the same signal: it is told, but is no difference.
+    seen.add("lineage", signal, made_by, ["data_hash", "model_hash"])
+    causes += _lineage_causes(signal.iloc[0], made_by)
     return Replay(
         seen.compared,
         pd.DataFrame(seen.lines, columns=["stage", "row", "column", "stored", "rebuilt"]),
@@ -210,19 +238,20 @@ def replay(
     )
 
 
-def _position(
-    store: Warehouse, settings: Settings, own: pd.DataFrame, session: date
-) -> pd.DataFrame:
-    """Size the rebuilt signal beside the stored ones of other tickers, which share the limits."""
-    signals = store.rows("trading_signals", session=session)
-    others = signals[signals["ticker"] != own["ticker"].iloc[0]]
-    columns = [*_KEYS, "signal", "grade"]
-    return size_positions(
-        pd.concat([own[columns], others[columns]], ignore_index=True),
-        store.rows("price_features", "ticker, session, volatility_20", session=session),
-        settings.trading,
-        settings.backtest.sessions_per_year,
-    )
+def _lineage_causes(stored: pd.Series, rebuilt: pd.DataFrame) -> list[str]:
+    """What the hashes of a signal say of why it would be another one now."""
+    told = {
+        "data_hash": "data: the features and the sentiment behind the signal",
+        "feature_set_hash": "code: what computes the features",
+        "code_version": "code: what trains, and makes signals of forecasts,",
+        "model_hash": "model: the networks behind the signal",
+    }
+    return [
+        f"{what} had the hash {stored[name]}, now {now}"
+        for name, what in told.items()
+        for now in rebuilt[name]
+        if stored[name] != now
+    ]
 
 
 def _networks(

@@ -24,6 +24,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -38,7 +39,11 @@ from pydantic_settings import (
 
 Grade = Literal["none", "weak", "moderate", "strong"]
 
-_PREFIX = "RNN_PIPELINE_"
+PREFIX = "RNN_PIPELINE_"
+"""What the names of environment variables begin with."""
+
+SECRETS = ("smtp_user", "smtp_password", "webhook_token")
+"""What is read from the environment alone (RNN_PIPELINE_SMTP_USER, ...), and only to log in."""
 
 
 class SettingsError(ValueError):
@@ -88,8 +93,10 @@ class FoldSpec(Spec):
 class NetworkSpec(Spec):
     """A recurrent network: the cell, and one hidden size per layer (first layer first)."""
 
-    cell: Literal["rnn", "lstm", "gru"] = "lstm"
-    hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((32,), min_length=1)
+    cell: Literal["rnn", "lstm", "gru"] = Field("lstm", description="the recurrent unit")
+    hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (32,), min_length=1, description="units of each layer, first layer first"
+    )
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="between layers and before the head")
     quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (), description="levels forecast beside the point, rising; empty: the point alone"
@@ -119,10 +126,10 @@ class NetworkSpec(Spec):
 class TrainingSpec(Spec):
     """How one network learns: Adam, early stopping on the validation rows, clipped gradients."""
 
-    epochs: int = Field(12, ge=1)
-    batch_size: int = Field(128, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    epochs: int = Field(12, ge=1, description="passes over the training rows, at most")
+    batch_size: int = Field(128, ge=1, description="windows or texts in one step")
+    learning_rate: float = Field(3e-3, gt=0, description="of Adam")
+    weight_decay: float = Field(1e-4, ge=0, description="pull of the weights towards zero")
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="of the learning rate after its warm-up"
     )
@@ -160,15 +167,21 @@ class TuningSpec(Spec):
     val_share: float = Field(
         0.2, gt=0, lt=1, description="share of the training span that one of them validates on"
     )
-    cells: tuple[Literal["rnn", "lstm", "gru"], ...] = Field(("lstm", "gru"), min_length=1)
+    cells: tuple[Literal["rnn", "lstm", "gru"], ...] = Field(
+        ("lstm", "gru"), min_length=1, description="recurrent units to try"
+    )
     n_layers: tuple[PositiveInt, PositiveInt] = Field((1, 2), description="recurrent layers")
     hidden_size: tuple[PositiveInt, PositiveInt] = Field((8, 64), description="units of each layer")
-    dropout: tuple[NonNegativeFloat, Annotated[float, Field(lt=1)]] = (0.0, 0.5)
-    learning_rate: tuple[PositiveFloat, PositiveFloat] = (3e-4, 1e-2)
+    dropout: tuple[NonNegativeFloat, Annotated[float, Field(lt=1)]] = Field(
+        (0.0, 0.5), description="between layers and before the head"
+    )
+    learning_rate: tuple[PositiveFloat, PositiveFloat] = Field(
+        (3e-4, 1e-2), description="of Adam, tried on a logarithmic scale"
+    )
     lookback: tuple[Annotated[int, Field(ge=2)], PositiveInt] = Field(
         (5, 40), description="sessions in one input window"
     )
-    seed: int = 0
+    seed: int = Field(0, description="of the search")
 
     @field_validator("n_layers", "hidden_size", "dropout", "learning_rate", "lookback")
     @classmethod
@@ -184,7 +197,7 @@ class SentimentSpec(Spec):
     members: int = Field(3, ge=1, description="networks whose probabilities are averaged")
     embed_dim: int = Field(64, ge=1, description="length of the vectors of a word and its spelling")
     hidden_size: int = Field(64, ge=1, description="units of the LSTM in each direction")
-    num_layers: int = Field(1, ge=1)
+    num_layers: int = Field(1, ge=1, description="layers of the LSTM")
     spellings: int = Field(
         20_000, ge=2, description="buckets for the letter n-grams that words are spelt with"
     )
@@ -195,9 +208,11 @@ class SentimentSpec(Spec):
     embedding_dropout: float = Field(
         0.5, ge=0.0, lt=1.0, description="of a word's inputs, the same ones all along a headline"
     )
-    label_smoothing: float = Field(0.1, ge=0.0, lt=1.0)
-    max_vocab: int = Field(10_000, ge=3)
-    min_freq: int = Field(2, ge=1)
+    label_smoothing: float = Field(
+        0.1, ge=0.0, lt=1.0, description="share of a label that is spread over all"
+    )
+    max_vocab: int = Field(10_000, ge=3, description="words known at most, the most frequent ones")
+    min_freq: int = Field(2, ge=1, description="headlines that a word must stand in to be known")
     max_len: int = Field(40, ge=1, description="tokens kept of a headline")
     vectors: str | None = Field(
         None,
@@ -210,11 +225,11 @@ class SentimentSpec(Spec):
         description="optimizer steps that a few hundred headlines get, too, by up to 40 epochs,"
         " where fit is not told how many",
     )
-    frozen_epochs: int = Field(0, ge=0, description="in which pretrained vectors do not learn")
+    frozen_epochs: int = Field(1, ge=0, description="in which pretrained vectors do not learn")
     val_share: float = Field(
         0.1, gt=0, lt=1, description="of the headlines, held out by each network; others by each"
     )
-    seed: int = 0
+    seed: int = Field(0, description="of the first network; the others follow")
     training: TrainingSpec = TrainingSpec(
         epochs=6,
         batch_size=64,
@@ -234,7 +249,9 @@ class ModelSettings(Spec):
     )
     lookback: int = Field(20, ge=2, description="sessions in one input window")
     horizon: int = Field(1, ge=1, description="sessions ahead that are forecast")
-    seeds: tuple[int, ...] = Field((0, 1), min_length=1)
+    seeds: tuple[int, ...] = Field(
+        (0, 1), min_length=1, description="one network of each kind is trained for each"
+    )
     networks: dict[str, NetworkSpec] = {
         "lstm": NetworkSpec(cell="lstm", hidden_sizes=(32,)),
         "gru": NetworkSpec(cell="gru", hidden_sizes=(32,)),
@@ -256,20 +273,120 @@ class BacktestSpec(Spec):
     """What trading costs and how many sessions make a year."""
 
     cost_bps: float = Field(5.0, ge=0, description="cost per traded weight, in basis points")
-    sessions_per_year: int = Field(252, ge=1)
+    sessions_per_year: int = Field(252, ge=1, description="what annual figures are scaled by")
 
 
 class TradingSpec(Spec):
-    """From a signal to a position: thresholds and risk limits."""
+    """From forecasts to a signal, from a signal to a position, and from that to orders."""
 
+    policy: Literal["evidence", "threshold", "stacking"] = Field(
+        "evidence",
+        description="how sources become one signal: by their evidence, by the tutorial's thresholds"
+        " of the expected return, or by shares learned from earlier folds",
+    )
     buy_above: float = Field(0.2, gt=0, le=1, description="a signal above this is BUY")
     sell_below: float = Field(-0.2, ge=-1, lt=0, description="a signal below this is SELL")
-    long_only: bool = False
+    buy_return: float = Field(
+        0.005, gt=0, description="with policy threshold: an expected return above this is BUY"
+    )
+    sell_return: float = Field(
+        -0.005, gt=-1, lt=0, description="with policy threshold: one below this is SELL"
+    )
+    stacking_penalty: float = Field(
+        50.0,
+        gt=0,
+        description="with policy stacking: how many forecasts without an outcome weigh against the"
+        " learned shares (ridge)",
+    )
+    min_agreement: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="prices have no say where a smaller share of the networks takes the side of"
+        " their mean forecast",
+    )
+    max_dispersion: float | None = Field(
+        None,
+        gt=0,
+        description="nor where the networks' standard deviation is more than this many times their"
+        " mean forecast; empty: it may be any",
+    )
+    sizing: Literal["volatility", "kelly"] = Field(
+        "volatility", description="aim at a volatility, or bet a fraction of Kelly's"
+    )
     target_volatility: float = Field(
         0.20, gt=0, description="annual volatility one ticker's position aims at"
     )
+    kelly_fraction: float = Field(
+        0.25, gt=0, le=1, description="with sizing kelly: fraction of the bet that grows fastest"
+    )
+    long_only: bool = Field(False, description="never hold a short position")
     max_weight: float = Field(0.25, gt=0, le=1, description="largest weight of one ticker")
+    max_volume_share: float | None = Field(
+        0.05,
+        gt=0,
+        description="largest position, as a share of the ticker's median dollar volume over 20"
+        " sessions; empty: any",
+    )
     max_gross: float = Field(1.0, gt=0, description="largest sum of absolute weights")
+    max_drawdown: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="loss of the account since its peak that sends it into cash; empty: none does",
+    )
+    stop_sessions: int = Field(
+        20,
+        ge=1,
+        description="in cash after max_drawdown; then the peak is counted from what is left",
+    )
+    max_turnover: float | None = Field(
+        None,
+        gt=0,
+        description="largest sum of traded weights of one session, but for trades that reduce a"
+        " position; empty: any",
+    )
+    max_net: float | None = Field(
+        None, gt=0, description="largest absolute sum of weights; empty: any"
+    )
+    account: float = Field(
+        100_000.0, gt=0, description="what is traded with, in the currency of the bars"
+    )
+    lot: float = Field(1.0, gt=0, description="shares are ordered in multiples of this")
+    min_order: float = Field(100.0, ge=0, description="orders worth less than this are left out")
+
+
+class PaperSpec(Spec):
+    """The paper account: decisions traded on paper as bars arrive."""
+
+    start: date | None = Field(
+        None,
+        description="simulate from this session on, every decision taken as made at its close;"
+        " empty: live, from the newest session of the first run on",
+    )
+    cost_bps: float | None = Field(
+        None, ge=0, description="cost per traded weight; empty: backtest.cost_bps"
+    )
+    slippage_bps: float = Field(
+        2.0, ge=0, description="how much worse than the open a fill is, in basis points"
+    )
+
+
+class AlertSpec(Spec):
+    """Who is told when something needs a person; the log is always told.
+
+    User, password and token come from RNN_PIPELINE_SMTP_USER, RNN_PIPELINE_SMTP_PASSWORD and
+    RNN_PIPELINE_WEBHOOK_TOKEN.
+    """
+
+    email_to: tuple[str, ...] = Field((), description="addresses; empty: no e-mail")
+    email_from: str = Field("", description="sender; empty: the first address of email_to")
+    smtp_host: str = Field("localhost", description="the mail server")
+    smtp_port: int = Field(25, ge=1, le=65535, description="its port")
+    smtp_starttls: bool = Field(False, description="encrypt, with a certificate that is checked")
+    webhook: SecretStr | None = Field(
+        None, description="address that alerts are posted to as JSON; empty: none"
+    )
 
 
 class OperationsSpec(Spec):
@@ -294,9 +411,13 @@ class OperationsSpec(Spec):
 class ComputeSettings(Spec):
     """Where networks train, and what it may take."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    deterministic: bool = True
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where networks train; auto: a GPU where there is one"
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32", description="of products on a GPU"
+    )
+    deterministic: bool = Field(True, description="the same bits on the same device every time")
     backend: Literal["auto", "reference", "cpu", "processes", "gpu"] = Field(
         "auto", description="who trains forecasters; auto: the fastest on this machine"
     )
@@ -315,7 +436,7 @@ class Settings(BaseSettings):
     """Everything a user may set. See the module's docstring for where values come from."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -349,6 +470,8 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     backtest: BacktestSpec = BacktestSpec()
     trading: TradingSpec = TradingSpec()
+    paper: PaperSpec = PaperSpec()
+    alerts: AlertSpec = AlertSpec()
     compute: ComputeSettings = ComputeSettings()
     operations: OperationsSpec = OperationsSpec()
     tuning: TuningSpec = TuningSpec()
@@ -382,7 +505,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over the environment, the environment over the file."""
-        file = os.environ.get(f"{_PREFIX}SETTINGS_FILE", "rnn_pipeline.toml")
+        file = os.environ.get(f"{PREFIX}SETTINGS_FILE", "rnn_pipeline.toml")
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(file))
 
     @cached_property
@@ -431,6 +554,16 @@ class Settings(BaseSettings):
         return self.operations.model_expiry or 2 * self.folds.stride
 
     @property
+    def report_path(self) -> Path:
+        """The report that a person reads in the morning."""
+        return self.report_dir / "walk_forward_report.html"
+
+    @property
+    def alert_memory(self) -> Path:
+        """Who was told what on which day."""
+        return self.home / "alerts.json"
+
+    @property
     def dagster_home(self) -> Path:
         """Dagster's instance folder: ``DAGSTER_HOME`` where it is set."""
         return Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster")
@@ -443,19 +576,25 @@ def load_settings(**overrides: object) -> Settings:
         SettingsError: one line per wrong key, with the key, the value and what is wrong with it.
     """
     for name in os.environ:
-        key = name.removeprefix(_PREFIX).split("__")[0].lower()
-        if name.startswith(_PREFIX) and key not in {*Settings.model_fields, "settings_file"}:
+        key = name.removeprefix(PREFIX).split("__")[0].lower()
+        others = {"settings_file", *SECRETS}
+        if name.startswith(PREFIX) and key not in {*Settings.model_fields, *others}:
             near = difflib.get_close_matches(key, Settings.model_fields, n=1)
-            hint = f"; did you mean {_PREFIX}{near[0].upper()}?" if near else ""
+            hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
             raise SettingsError(f"environment variable {name}: no setting is named {key!r}{hint}")
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"the settings file is not TOML: {error}") from None
     except ValidationError as error:
-        lines = [
-            f"setting {'.'.join(str(part) for part in item['loc'])} = {item['input']!r}:"
-            f" {item['msg']}"
-            for item in error.errors()
-        ]
+        lines = [_complaint(item["loc"], item["input"], item["msg"]) for item in error.errors()]
         raise SettingsError("\n".join(lines)) from None
+
+
+def _complaint(location: tuple[int | str, ...], value: object, message: str) -> str:
+    """One line about a wrong key; what may be a secret is not shown."""
+    if location[-1] in SECRETS:
+        name = f"{PREFIX}{str(location[-1]).upper()}"
+        return f"setting {'.'.join(map(str, location))}: secrets belong in the environment: {name}"
+    shown = "(hidden)" if location[-1] == "webhook" else repr(value)
+    return f"setting {'.'.join(map(str, location))} = {shown}: {message}"

@@ -1,5 +1,8 @@
 """The whole chain does not look ahead, on a market where a leak would have something to move."""
 
+from dataclasses import replace
+from typing import Any
+
 import pandas as pd
 import pytest
 
@@ -10,10 +13,10 @@ from rnn_pipeline_tests.leaks import town
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"pooled": True, "ticker_embedding": 2}],
+    [{"quantiles": (0.1, 0.9)}, {"pooled": True, "ticker_embedding": 2}],
     ids=["a_network_per_ticker", "one_network_over_all"],
 )
-def test_the_whole_chain_does_not_look_ahead(changes: dict[str, int]) -> None:
+def test_the_whole_chain_does_not_look_ahead(changes: dict[str, Any]) -> None:
     knowledge, settings = town.knowledge(), town.settings(**changes)
     made = []
 
@@ -23,6 +26,51 @@ def test_the_whole_chain_does_not_look_ahead(changes: dict[str, int]) -> None:
 
     findings = look_ahead(run, knowledge, [town.CUT], town.SESSIONS, town.close)
     assert findings.clean, findings.differences
+    assert ("forecast_quantiles" in set(findings.passes["asset"])) == ("quantiles" in changes)
     held = made[0]["trading_decisions"]
     assert (held.loc[held["session"] <= town.CUT, "position"] != 0).sum() > 10
     assert {"strong", "none"} <= set(made[0]["evidence"]["grade"])
+
+
+def test_learned_shares_and_limits_with_a_memory_do_not_look_ahead() -> None:
+    """Stacking learns from earlier folds; turnover and drawdown look back at the account."""
+    settings = town.settings()
+    limits = {"max_turnover": 0.2, "max_drawdown": 0.005, "stop_sessions": 10, "max_net": 0.2}
+    spec = settings.trading.model_copy(update={"policy": "stacking", "sizing": "kelly", **limits})
+    settings = settings.model_copy(update={"trading": spec})
+    made = []
+
+    def run(known: Knowledge) -> dict[str, pd.DataFrame]:
+        made.append(chain.run(known, settings))
+        return made[-1]
+
+    findings = look_ahead(run, town.knowledge(), [town.CUT], town.SESSIONS, town.close)
+    assert findings.clean, findings.differences
+    before = [rows[rows["session"] <= town.CUT] for rows in made[0].values() if "session" in rows]
+    limited = {name for rows in before if "limited_by" in rows for name in rows["limited_by"]}
+    assert {"max_turnover", "max_drawdown"} <= limited
+    shares = made[0]["signal_contributions"]["weight"]
+    assert ((shares > 0) & (shares < 0.2)).any(), "nothing was learned"
+
+
+@pytest.mark.parametrize("everyone", [False, True], ids=["of_one_ticker", "of_all_tickers"])
+def test_a_gap_where_a_fold_begins_to_test_is_no_alarm(everyone: bool) -> None:
+    """Until a session is traded again there are no networks to forecast it: no leak, a late start.
+
+    The third fold's first test session has no bar, and the future is cut off at that session.
+    """
+    knowledge, settings = town.knowledge(), town.settings()
+    first = town.SESSIONS[220]
+    missing = knowledge.bars["session"] == first
+    if not everyone:
+        missing &= knowledge.bars["ticker"] == "BBB"
+    holed = replace(knowledge, bars=knowledge.bars[~missing].reset_index(drop=True))
+    findings = look_ahead(
+        lambda known: chain.run(known, settings),
+        holed,
+        [first],
+        town.SESSIONS,
+        town.close,
+        variants=("truncated",),
+    )
+    assert findings.clean, findings.differences

@@ -20,7 +20,13 @@ TRAINING = (DOCS / "training.md").read_text()
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("networks.md", 4), ("point-in-time.md", 3), ("sentiment.md", 1), ("training.md", 2)],
+    [
+        ("networks.md", 4),
+        ("point-in-time.md", 3),
+        ("sentiment.md", 1),
+        ("trading.md", 4),
+        ("training.md", 2),
+    ],
 )
 def test_every_example_prints_what_the_page_says(name: str, count: int) -> None:
     page = (DOCS / name).read_text()

@@ -13,10 +13,10 @@ import rnn_pipeline
 
 
 @pytest.mark.parametrize("name", rnn_pipeline.__all__)
-def test_an_exported_name_is_the_class_of_that_name(name: str) -> None:
+def test_an_exported_name_is_the_class_or_function_of_that_name(name: str) -> None:
     exported = getattr(rnn_pipeline, name)
     assert exported.__name__ == name
-    assert exported.__module__.startswith("rnn_pipeline.networks.")
+    assert exported.__module__ == f"rnn_pipeline.{rnn_pipeline._HOMES[name]}"
     assert name in dir(rnn_pipeline)
 
 
@@ -28,9 +28,7 @@ def test_type_checkers_see_the_same_names_from_the_same_modules() -> None:
         if isinstance(node, ast.ImportFrom) and node.module.startswith("rnn_pipeline.")
         for alias in node.names
     }
-    assert seen == {
-        name: f"rnn_pipeline.networks.{home}" for name, home in rnn_pipeline._HOMES.items()
-    }
+    assert seen == {name: f"rnn_pipeline.{home}" for name, home in rnn_pipeline._HOMES.items()}
     assert sorted(seen) == sorted(rnn_pipeline.__all__)
 
 
@@ -50,6 +48,19 @@ def test_torch_waits_until_a_network_is_asked_for() -> None:
         "assert 'torch' in sys.modules\n"
         "assert 'pandas' not in sys.modules, 'a network alone needs torch alone'\n"
         "assert 'dagster' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_features_folds_evidence_and_the_warehouse_need_neither_torch_nor_dagster() -> None:
+    script = (
+        "import sys, rnn_pipeline\n"
+        "for name, home in rnn_pipeline._HOMES.items():\n"
+        "    if not home.startswith('networks.'):\n"
+        "        getattr(rnn_pipeline, name)\n"
+        "heavy = {'torch', 'dagster', 'great_expectations', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

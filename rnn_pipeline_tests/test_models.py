@@ -16,7 +16,7 @@ from pandas.testing import assert_frame_equal
 from rnn_pipeline import cli
 from rnn_pipeline.defs import models
 from rnn_pipeline.defs.features import COLUMNS
-from rnn_pipeline.defs.models import forecast_new_sessions, register_trained, retrain_due
+from rnn_pipeline.defs.models import forecast_new_sessions, register_trained
 from rnn_pipeline.defs.partitions import SETTINGS, Span
 from rnn_pipeline.features.folds import walk_forward
 from rnn_pipeline.features.windows import ModelMatrix, fold_datasets, window_index
@@ -230,30 +230,3 @@ def test_the_commands_promote_only_by_force_and_go_back(store, monkeypatch):
     assert "no earlier champion" in twice.stderr
     found = call("models", "--all", "--json")
     assert found.stdout.count('"state":"retired"') == 1
-
-
-def test_retraining_is_due_when_a_fold_begins(store, monkeypatch):
-    monkeypatch.setattr(models, "universe", lambda _settings: TICKERS)
-    monkeypatch.setattr(models, "first_session", lambda _settings: AXIS[0].date())
-    spans = FoldSpec(train_size=150, val_size=30, test_size=100)
-    monkeypatch.setattr(models, "SETTINGS", SETTINGS.model_copy(update={"folds": spans}))
-    sets = pd.DataFrame({"ticker": TICKERS, "matrix": "m"})
-    with store.batch() as batch:
-        batch.append("window_sets", sets.iloc[:1])
-
-    def due(position):
-        return retrain_due(store, CALENDAR, AXIS[position].date())
-
-    assert due(270) == "MSFT is new"
-    with store.batch() as batch:
-        batch.append("window_sets", sets.iloc[1:])
-    # Fold 0 tests positions 180 to 279.
-    assert due(279) == ""
-    assert due(280) == "fold 1 has begun, lstm was trained for fold 0"
-    for cadence, answers in (("weekly", ["", "fold 1 has begun"]), ("manual", ["", ""])):
-        operations = SETTINGS.operations.model_copy(update={"retrain": cadence})
-        changed = SETTINGS.model_copy(update={"folds": spans, "operations": operations})
-        monkeypatch.setattr(models, "SETTINGS", changed)
-        monday = next(n for n in range(281, 290) if AXIS[n].day_name() == "Monday")
-        assert due(monday + 1) == answers[0]
-        assert due(monday).startswith(answers[1])

@@ -1,5 +1,6 @@
 """The whole graph, run through Dagster on three tickers of the sample."""
 
+import json
 import shutil
 import tomllib
 from datetime import date
@@ -12,9 +13,9 @@ from click.testing import CliRunner
 from pandas.testing import assert_frame_equal
 
 from rnn_pipeline import chain, cli
-from rnn_pipeline.cli import running
 from rnn_pipeline.definitions import defs
-from rnn_pipeline.defs.automation import stages
+from rnn_pipeline.defs import automation
+from rnn_pipeline.defs.automation import first_cause, stages
 from rnn_pipeline.defs.evidence import figures_plausible
 from rnn_pipeline.defs.features import SENTIMENT_MODEL
 from rnn_pipeline.defs.models import serving_files
@@ -25,16 +26,18 @@ from rnn_pipeline.defs.resources import WarehouseResource
 from rnn_pipeline.defs.trading import price_signals
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
+from rnn_pipeline.features import model as features
 from rnn_pipeline.networks.walk_forward import Forecaster
 from rnn_pipeline.replay import replay
 from rnn_pipeline.settings import load_settings
+from rnn_pipeline.trading import decisions
 from rnn_pipeline.warehouse import Warehouse
 
 SETTINGS = load_settings()
 DERIVED = (
     *("price_features", "targets", "news_sentiment", "model_features", "baseline_forecasts"),
-    *("forecasts", "evidence", "price_signals", "sentiment_signals"),
-    *("trading_signals", "trading_decisions"),
+    *("forecasts", "forecast_quantiles", "evidence", "price_signals", "sentiment_signals"),
+    *("signal_contributions", "trading_signals", "trading_decisions", "trading_account"),
 )
 TRADED = ["AAPL", "MSFT"]
 #: Assets that no stage of the demo makes.
@@ -263,20 +266,106 @@ def test_one_ticker_and_one_date_by_hand_give_the_same_rows(store, instance):
         assert_frame_equal(after, before[name], check_exact=True, obj=name)
 
 
-def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, instance):
-    """The morning's way, saved networks on the newest rows, gives the bits of the long way."""
-    before = derived_tables(store)
+def decided_anew(store, instance):
+    """Forget every forecast after 12 February 2013, and decide on February and March again."""
     tested = pd.Timestamp("2013-02-12")
-    forecasts, versions = store.rows("forecasts"), store.rows("models")
+    versions = store.rows("models")
     with store.batch() as batch:
-        batch.replace("forecasts", forecasts[forecasts["session"] <= tested], ticker=TRADED)
+        for name in ("forecasts", "forecast_quantiles"):
+            rows = store.rows(name)
+            batch.replace(name, rows[rows["session"] <= tested], ticker=TRADED)
         batch.replace("models", versions.assign(tested_until=tested), ticker=TRADED)
-    assert len(store.rows("forecasts")) < len(forecasts)
+    assert store.rows("forecasts")["session"].max() == tested
     february, march = date(2013, 2, 1), date(2013, 3, 1)
     tickers = list(instance.get_dynamic_partitions("ticker"))
     cli.run_job(instance, "decide", range_tags(tickers, february, march))
+
+
+def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, instance, monkeypatch):
+    """The morning's way, saved networks on the newest rows, gives the bits of the long way.
+
+    It stops before sessions that are held out.
+    """
+    before = derived_tables(store)
+    held_out = SETTINGS.folds.model_copy(update={"holdout_from": date(2013, 2, 20)})
+    with monkeypatch.context() as patch:
+        settings = SETTINGS.model_copy(update={"folds": held_out})
+        patch.setattr("rnn_pipeline.defs.trading.SETTINGS", settings)
+        decided_anew(store, instance)
+    # The 18th was a holiday.
+    for name in ("forecasts", "forecast_quantiles", "price_signals"):
+        assert store.rows(name)["session"].max() == pd.Timestamp("2013-02-19"), name
+    decided_anew(store, instance)
     for name, frame in derived_tables(store).items():
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+
+
+def test_a_daily_run_that_is_killed_goes_on_to_the_same_rows(store, instance, monkeypatch):
+    """Killed in the middle of features, then in the middle of decisions, then left alone."""
+    before = derived_tables(store)
+    march = pd.Timestamp("2013-03-01").date()
+    with store.batch() as batch:
+        for name in DERIVED:
+            if name not in ("targets", "baseline_forecasts", "forecasts", "evidence"):
+                batch.replace(name, pd.DataFrame(), session=(march, march))
+    tags = range_tags(list(instance.get_dynamic_partitions("ticker")), march, march)
+
+    def killed(*_):
+        raise KeyboardInterrupt("killed")
+
+    for where in ((features, "model_features"), (decisions, "decide")):
+        with monkeypatch.context() as patch:
+            patch.setattr(*where, killed)
+            with pytest.raises((KeyboardInterrupt, dg.DagsterExecutionInterruptedError)):
+                cli.run_job(instance, "daily", tags)
+        assert store.rows("trading_decisions", session=(march, march)).empty
+    result = CliRunner().invoke(cli.main, ["backfill"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    for name, frame in derived_tables(store).items():
+        assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+
+
+def test_catching_up_again_changes_nothing_and_all_is_healthy(store, instance):
+    kept = ("raw_ohlcv", "raw_news", "paper_orders", "paper_account", "paper_fills")
+    before = derived_tables(store) | {name: len(store.rows(name)) for name in kept}
+    result = CliRunner().invoke(cli.main, ["backfill"], catch_exceptions=False)
+    assert result.stderr.splitlines()[0] == "daily"
+    for name, frame in derived_tables(store).items():
+        assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+    for name in kept:
+        assert len(store.rows(name)) == before[name], name
+    orders = store.rows("paper_orders")
+    assert orders["ticker"].tolist() == TRADED
+    assert set(orders["session"]) == {pd.Timestamp("2013-03-01")}
+    page = CliRunner().invoke(cli.main, ["doctor", "--json"], catch_exceptions=False)
+    found = json.loads(page.stdout)
+    assert [one for one in found if one["state"] != "healthy"] == []
+    assert {"bars", "models", "evidence", "decisions", "paper", "runs"} <= {
+        one["area"] for one in found
+    }
+    shown = CliRunner().invoke(cli.main, ["paper", "--json"], catch_exceptions=False)
+    assert json.loads(shown.stdout)["account"][-1]["equity"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ticker", "ibm"], "IBM not in the universe"),
+        (["--first", "2013-02-02", "--last", "2013-02-01"], "is later than --last 2013-02-01"),
+    ],
+)
+def test_a_range_that_cannot_be_filled_is_one_clear_line(demo, options, message):
+    result = CliRunner().invoke(cli.main, ["backfill", *options])
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_vitals_are_signs_of_life(store, instance):
+    cli.run_job(instance, "vitals", {})
+    for check in automation.VITALS:
+        (key,) = check.check_keys
+        (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        assert record.event.asset_check_evaluation.passed, key
 
 
 def test_a_partition_without_a_session_is_empty_and_no_failure(store, instance):
@@ -303,7 +392,9 @@ def test_signals_without_networks_say_what_to_run(tmp_path):
             resources=resources,
             raise_on_error=False,
         )
-    assert "no networks were ever trained for AAPL: materialize" in running._cause(result)
+    assert "no networks were ever trained for AAPL: materialize" in first_cause(
+        event for event in result.all_events if event.is_step_failure
+    )
 
 
 def test_a_damaged_warehouse_is_one_clear_line(tmp_path):

@@ -142,6 +142,7 @@ class Nixtla:
             [str(python), str(Path(__file__).with_name("nixtla.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # Lightning tells of every seed
             text=True,
         )
         self.version = self._answer()["version"]

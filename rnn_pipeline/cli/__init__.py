@@ -5,9 +5,12 @@ from __future__ import annotations
 import click
 
 from rnn_pipeline.cli.data import quarantine, rebuild
+from rnn_pipeline.cli.health import doctor, paper
 from rnn_pipeline.cli.models import models, promote, rollback
 from rnn_pipeline.cli.proof import lookahead, replay, tune
-from rnn_pipeline.cli.running import demo, prepare, run_job, ui
+from rnn_pipeline.cli.running import backfill, demo, prepare, retrain, run_job, ui
+from rnn_pipeline.cli.settings import show_settings
+from rnn_pipeline.cli.trading import decisions, report, signals
 
 __all__ = ["main", "prepare", "run_job"]
 
@@ -18,9 +21,8 @@ def main() -> None:
     """Daily trading research and live signals from recurrent networks."""
 
 
-COMMANDS = (
-    *(demo, lookahead, models, promote, quarantine),
-    *(rebuild, replay, rollback, tune, ui),
-)
-for command in COMMANDS:
+for command in (
+    *(backfill, decisions, demo, doctor, lookahead, models, paper, promote, quarantine),
+    *(rebuild, replay, report, retrain, rollback, show_settings, signals, tune, ui),
+):
     main.add_command(command)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from rnn_pipeline.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     import dagster as dg
+
+DAY = click.DateTime(["%Y-%m-%d"])
 
 _WORKSPACE = """load_from:
   - python_module:
@@ -64,6 +67,7 @@ def run_job(
         RunFailed: with the first line of what went wrong.
     """
     from rnn_pipeline.definitions import defs
+    from rnn_pipeline.defs.automation import first_cause
 
     result = defs.resolve_job_def(name).execute_in_process(
         instance=instance,
@@ -75,24 +79,8 @@ def run_job(
         raise_on_error=False,
     )
     if not result.success:
-        raise RunFailed(_cause(result))
-
-
-def _cause(result: dg.ExecuteInProcessResult) -> str:
-    """The innermost error of the first step that failed, without Dagster's wrapping."""
-    for event in result.all_events:
-        if event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.user_failure_data is not None:
-                return f"{event.step_key}: {failure.user_failure_data.description}"
-            error = failure.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            if error is None:
-                return f"{event.step_key}: failed"
-            # "package.module.Class: what happened" is for the log; here what happened will do.
-            return f"{event.step_key}: {error.message.strip().split(f'{error.cls_name}: ', 1)[-1]}"
-    return "the run failed; `rnn-pipeline ui` shows its log"
+        failures = (event for event in result.all_events if event.is_step_failure)
+        raise RunFailed(first_cause(failures) or "the run failed; `rnn-pipeline ui` shows its log")
 
 
 @click.command()
@@ -113,6 +101,67 @@ def demo() -> None:
             run_job(instance, name, tags)
         click.echo(f"finished in {time.monotonic() - started:.0f} s\n", err=True)
         show_decisions(settings)
+
+
+@click.command(
+    epilog="Example: rnn-pipeline backfill --first 2024-01-02 --last 2024-03-28 --ticker AAPL"
+)
+@click.option("--first", type=DAY, help="from which session on; default: the newest stored one")
+@click.option("--last", type=DAY, help="up to which session; default: today")
+@click.option("--ticker", "asked", multiple=True, help="which; again for more; default: all")
+def backfill(first: datetime | None, last: datetime | None, asked: tuple[str, ...]) -> None:
+    """Fetch, compute and decide for a range of sessions; without options, catch up.
+
+    One run does all days that were missed. Where a fold has begun, networks are trained for it on
+    the way (setting operations.retrain). What is there already changes nothing.
+    """
+    with plain_errors():
+        settings = load_settings()
+        instance = prepare(settings)
+        from rnn_pipeline.defs import automation
+        from rnn_pipeline.defs.partitions import last_day, range_tags, register_tickers
+        from rnn_pipeline.defs.resources import MARKET, WAREHOUSE
+
+        known = register_tickers(instance, settings)
+        wanted = [ticker.upper() for ticker in asked] or known
+        if strangers := [ticker for ticker in wanted if ticker not in known]:
+            raise click.ClickException(
+                f"{', '.join(strangers)} not in the universe: add to the setting tickers"
+            )
+        _, since = automation.evening(instance, WAREHOUSE)
+        begin = first.date() if first else since
+        end = min(last.date() if last else date.max, last_day(settings))
+        if begin > end:
+            raise click.ClickException(f"--first {begin} is later than --last {end}: swap them")
+        if not asked and automation.training_due(WAREHOUSE.store, MARKET.calendar, end):
+            jobs = automation.stages(instance, begin, end)
+        else:
+            spans = automation.blocks(instance, dict.fromkeys(wanted, (begin, end)))
+            jobs = [("daily", range_tags(*span)) for span in spans]
+        for name, tags in jobs:
+            click.echo(name, err=True)
+            run_job(instance, name, tags)
+        click.echo(f"{begin} to {end}: {len(wanted)} tickers", err=True)
+
+
+@click.command(epilog="Example: rnn-pipeline retrain")
+def retrain() -> None:
+    """Train what is not trained yet, grade it, and decide anew for the newest sessions.
+
+    A network is trained again only where its rows, settings or code have changed.
+    """
+    with plain_errors():
+        settings = load_settings()
+        instance = prepare(settings)
+        from rnn_pipeline.defs.automation import stages
+        from rnn_pipeline.defs.resources import WAREHOUSE
+
+        newest = WAREHOUSE.store.last_session()
+        if newest is None:
+            raise click.ClickException("no bar is stored yet: run `rnn-pipeline backfill` first")
+        for name, tags in stages(instance, newest, newest)[1:]:
+            click.echo(name, err=True)
+            run_job(instance, name, tags)
 
 
 @click.command()

@@ -1,14 +1,18 @@
 """Jobs, the daily schedule, and the sensors that wake the graph on new data."""
 
-from collections.abc import Iterator
-from datetime import date
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from itertools import groupby
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 
+from rnn_pipeline.alerts import Alert, deliver, hooks_of
 from rnn_pipeline.defs.evidence import no_look_ahead
+from rnn_pipeline.defs.features import model_features_as_in_training
+from rnn_pipeline.defs.health import ALERT_KEY, VITALS
 from rnn_pipeline.defs.partitions import (
     SETTINGS,
     TICKER_BY_DATE,
@@ -18,13 +22,15 @@ from rnn_pipeline.defs.partitions import (
     register_tickers,
 )
 from rnn_pipeline.defs.resources import MarketResource, WarehouseResource
+from rnn_pipeline.features.folds import open_sessions, walk_forward
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.market.files import FileSource
+from rnn_pipeline.warehouse import Warehouse
 
 _SOURCES = ["raw_ohlcv", "raw_news"]
 _FEATURES = ["price_features", "news_sentiment", "model_features"]
 _SIGNALS = ["price_signals", "sentiment_signals", "trading_signals", "trading_decisions"]
-_REPORT = ["walk_forward_report"]
+_REPORT = ["walk_forward_report", "paper_account"]
 _FORECASTERS = [f"{model}_forecaster" for model in SETTINGS.model.networks]
 
 #: The sample never changes, so nothing needs to watch it.
@@ -39,24 +45,36 @@ _WATCHING = (
     else dg.DefaultSensorStatus.RUNNING
 )
 
+_AFTER_THE_CLOSE = "0 18 * * 1-5"
+_TIMEZONE = SessionCalendar(SETTINGS.exchange).timezone
+
+#: Tag of a run that another run started.
+_PARENT = "parent"
+
 #: Materializations that one tick of the sensor looks at.
 _EVENTS_PER_TICK = 10_000
 
+
+def _of(*assets: str) -> dg.AssetSelection:
+    """Assets with their own checks, those that look at all that is stored left out."""
+    return dg.AssetSelection.assets(*assets) - dg.AssetSelection.checks(*VITALS, no_look_ahead)
+
+
 refresh = dg.define_asset_job(
     "refresh",
-    selection=["labelled_headlines", "sentiment_model", *_SOURCES, *_FEATURES],
+    selection=_of("labelled_headlines", "sentiment_model", *_SOURCES, *_FEATURES),
     description="From the sources to features, with the sentiment model; nothing is forecast.",
 )
 retrain = dg.define_asset_job(
     "retrain",
     # The look-ahead test trains for itself, so it has a job of its own.
-    selection=dg.AssetSelection.assets(
+    selection=_of(
         *("gradient_flow", "sequence_windows", "baseline_forecasts"),
         *(*_FORECASTERS, "walk_forward_forecasts"),
-    )
-    - dg.AssetSelection.checks(no_look_ahead),
+    ),
     description=(
-        "Train what is not trained yet on every fold, and grade it. Run it weekly, after refresh."
+        "Train what is not trained yet on every fold, and grade it; after refresh. The schedule"
+        " as_folds_begin does it when it is due."
     ),
 )
 tune = dg.define_asset_job(
@@ -71,23 +89,31 @@ audit = dg.define_asset_job(
 )
 decide = dg.define_asset_job(
     "decide",
-    selection=[*_SIGNALS, *_REPORT],
-    description="Signals and decisions from saved networks and stored features, and the report.",
+    selection=_of(*_SIGNALS, *_REPORT),
+    description=(
+        "Signals and decisions from saved networks and stored features, the report and the paper"
+        " account."
+    ),
 )
 daily = dg.define_asset_job(
     "daily",
-    selection=[*_SOURCES, *_FEATURES, *_SIGNALS, *_REPORT],
+    selection=_of(*_SOURCES, *_FEATURES, *_SIGNALS, *_REPORT),
     description="From new bars and headlines to decisions, with the networks saved by retrain.",
 )
 react = dg.define_asset_job(
     "react",
-    selection=[*_FEATURES, *_SIGNALS],
+    selection=_of(*_FEATURES, *_SIGNALS),
     description="Features to decisions, for the tickers and sessions whose raw data has changed.",
 )
 
+vitals = dg.define_asset_job(
+    "vitals",
+    selection=dg.AssetSelection.checks(*VITALS, model_features_as_in_training),
+    description="Whether everything is there and as it was: what pages before the open.",
+)
 take_in = dg.define_asset_job(
     "take_in",
-    selection=_SOURCES,
+    selection=_of(*_SOURCES),
     description="Bars and headlines alone; new ones then wake features and signals.",
 )
 
@@ -105,13 +131,25 @@ def stages(
     ]
 
 
+class Days(dg.Config):
+    """Which sessions; empty: from the first one, to the last one that data can exist for."""
+
+    first: str = ""
+    last: str = ""
+
+    def stages(self, instance: dg.DagsterInstance) -> list[tuple[str, dict[str, str]]]:
+        """The jobs of the whole graph for these days."""
+        first, last = (date.fromisoformat(day) if day else None for day in (self.first, self.last))
+        return stages(instance, first, last)
+
+
 @dg.op
-def run_every_stage(context: dg.OpExecutionContext) -> None:
+def run_every_stage(context: dg.OpExecutionContext, config: Days) -> None:
     """Run refresh, retrain and decide one after the other, each as a run of its own."""
-    for name, tags in stages(context.instance):
+    for name, tags in config.stages(context.instance):
         context.log.info(f"stage {name}")
         job = context.repository_def.get_job(name)
-        job.execute_in_process(instance=context.instance, tags={**tags, "parent": context.run_id})
+        job.execute_in_process(instance=context.instance, tags={**tags, _PARENT: context.run_id})
 
 
 @dg.job(description="The whole graph on all tickers and dates: refresh, retrain, decide.")
@@ -120,13 +158,53 @@ def demo() -> None:
     run_every_stage()
 
 
-JOBS: list[Any] = [demo, refresh, retrain, tune, audit, decide, daily, react, take_in]
+@dg.job(description="The daily job with training in it, for the evening on which a fold begins.")
+def renew() -> None:
+    """Run the stages on what has come since the last run."""
+    run_every_stage()
+
+
+JOBS: list[Any] = [
+    *(demo, refresh, retrain, tune, audit, decide, daily, renew, react, take_in, vitals)
+]
+
+
+def training_due(store: Warehouse, calendar: SessionCalendar, today: date) -> bool:
+    """Whether a fold has begun by ``today`` that no network was trained for, as the settings ask.
+
+    Stored sessions do not matter: the evening's own bars are not there yet.
+    """
+    mode = SETTINGS.operations.retrain
+    this_week = calendar.sessions(today - timedelta(days=today.weekday()), today)
+    if mode == "manual" or (mode == "weekly" and len(this_week) != 1):
+        return False
+    axis = calendar.sessions(first_session(SETTINGS), today)
+    begun = walk_forward(
+        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.horizon
+    )
+    trained = store.rows("folds", "fold")["fold"].max()
+    return bool(begun) and not begun[-1].number <= trained
+
+
+def evening(instance: dg.DagsterInstance, warehouse: WarehouseResource) -> tuple[list[str], date]:
+    """The universe, and the session from which on the evening's run catches up."""
+    since = warehouse.store.last_session() or first_session(SETTINGS)
+    return register_tickers(instance, SETTINGS), since
+
+
+def _no_session(today: date, calendar: SessionCalendar) -> str:
+    """Why nothing is to be run today; empty on a session day."""
+    if not calendar.is_session(today):
+        return f"{today} is no session of {SETTINGS.exchange}"
+    if today > last_day(SETTINGS):
+        return f"source {SETTINGS.source} ends on {last_day(SETTINGS)}"
+    return ""
 
 
 @dg.schedule(
     job=daily,
-    cron_schedule="0 18 * * 1-5",
-    execution_timezone=SessionCalendar(SETTINGS.exchange).timezone,
+    cron_schedule=_AFTER_THE_CLOSE,
+    execution_timezone=_TIMEZONE,
     default_status=_LIVE,
 )
 def after_the_close(
@@ -134,13 +212,112 @@ def after_the_close(
 ) -> dg.RunRequest | dg.SkipReason:
     """Two hours after the usual close, on session days; catches up on days that were missed."""
     today = context.scheduled_execution_time.date()
-    if not market.calendar.is_session(today):
-        return dg.SkipReason(f"{today} is no session of {SETTINGS.exchange}")
-    if today > last_day(SETTINGS):
-        return dg.SkipReason(f"source {SETTINGS.source} ends on {last_day(SETTINGS)}")
-    tickers = register_tickers(context.instance, SETTINGS)
-    since = warehouse.store.last_session() or first_session(SETTINGS)
+    if reason := _no_session(today, market.calendar):
+        return dg.SkipReason(reason)
+    if training_due(warehouse.store, market.calendar, today):
+        return dg.SkipReason("a fold has begun: as_folds_begin runs the day, with training")
+    tickers, since = evening(context.instance, warehouse)
     return dg.RunRequest(run_key=today.isoformat(), tags=range_tags(tickers, since, today))
+
+
+@dg.schedule(
+    job=renew,
+    cron_schedule=_AFTER_THE_CLOSE,
+    execution_timezone=_TIMEZONE,
+    default_status=_LIVE,
+)
+def as_folds_begin(
+    context: dg.ScheduleEvaluationContext, warehouse: WarehouseResource, market: MarketResource
+) -> dg.RunRequest | dg.SkipReason:
+    """In place of the daily run where training is due (setting ``operations.retrain``)."""
+    today = context.scheduled_execution_time.date()
+    if reason := _no_session(today, market.calendar):
+        return dg.SkipReason(reason)
+    if not training_due(warehouse.store, market.calendar, today):
+        return dg.SkipReason("no training is due")
+    _, since = evening(context.instance, warehouse)
+    days = Days(first=since.isoformat(), last=today.isoformat())
+    return dg.RunRequest(
+        run_key=f"renew {today}", run_config=dg.RunConfig(ops={"run_every_stage": days})
+    )
+
+
+@dg.schedule(
+    job=vitals,
+    cron_schedule="0 7 * * 1-5",
+    execution_timezone=_TIMEZONE,
+    default_status=_LIVE,
+)
+def before_the_open(
+    context: dg.ScheduleEvaluationContext, market: MarketResource
+) -> dg.RunRequest | dg.SkipReason:
+    """The checks that page, in the morning of session days."""
+    today = context.scheduled_execution_time.date()
+    if reason := _no_session(today, market.calendar):
+        return dg.SkipReason(reason)
+    return dg.RunRequest(run_key=f"vitals {today}")
+
+
+SCHEDULES = [after_the_close, as_folds_begin, before_the_open]
+
+
+@dg.run_failure_sensor(default_status=_WATCHING)
+def run_failed(context: dg.RunFailureSensorContext) -> None:
+    """Tell a person that a run failed, and why. What a run started, it answers for itself."""
+    run = context.dagster_run
+    if _PARENT in run.tags:
+        return
+    _tell(
+        Alert(
+            f"run {run.job_name}",
+            "error",
+            f"the run of {run.job_name} failed",
+            first_cause(context.get_step_failure_events()) or context.failure_event.message or "",
+            "rnn-pipeline doctor",
+        )
+    )
+
+
+@dg.run_status_sensor(run_status=dg.DagsterRunStatus.SUCCESS, default_status=_WATCHING)
+def checks_failed(context: dg.RunStatusSensorContext) -> None:
+    """Tell a person which checks of a run did not pass."""
+    records = context.instance.get_records_for_run(
+        context.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ).records
+    events = [record.event_log_entry.dagster_event for record in records]
+    found = [event.asset_check_evaluation_data for event in events if event is not None]
+    _tell(*(_alert(check) for check in found if not check.passed))
+
+
+def _alert(check: AssetCheckEvaluation) -> Alert:
+    key, command = (check.metadata.get(name) for name in (ALERT_KEY, "command"))
+    return Alert(
+        str(key.value) if key else check.check_name,
+        "error" if check.severity is dg.AssetCheckSeverity.ERROR else "warning",
+        f"{check.check_name} of {check.asset_key.to_user_string()} does not hold",
+        check.description or "",
+        str(command.value) if command else "",
+    )
+
+
+def _tell(*alerts: Alert) -> None:
+    deliver(alerts, hooks_of(SETTINGS.alerts), SETTINGS.alert_memory, datetime.now(UTC))
+
+
+def first_cause(failures: Iterable[dg.DagsterEvent]) -> str:
+    """The innermost error of the first step that failed, without Dagster's wrapping; or ""."""
+    for event in failures:
+        failure = event.step_failure_data
+        if failure.user_failure_data is not None:
+            return f"{event.step_key}: {failure.user_failure_data.description}"
+        error = failure.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is None:
+            return f"{event.step_key}: failed"
+        # "package.module.Class: what happened" is for the log; here what happened will do.
+        return f"{event.step_key}: {error.message.strip().split(f'{error.cls_name}: ', 1)[-1]}"
+    return ""
 
 
 @dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -189,7 +366,7 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
     Runs of the jobs that go on to signals themselves, and runs that changed nothing, wake nobody.
     """
     cursor = int(context.cursor or 0)
-    touched: dict[str, set[str]] = {}
+    touched: dict[str, tuple[date, date]] = {}
     newest = cursor
     for name in _SOURCES:
         records = context.instance.fetch_materializations(
@@ -201,10 +378,11 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
             newest = max(newest, record.storage_id)
             if record.partition_key is None or not _changed(context.instance, record):
                 continue
-            key = TICKER_BY_DATE.get_partition_key_from_str(record.partition_key)
-            dates = touched.setdefault(key.keys_by_dimension["ticker"], set())
-            dates.add(key.keys_by_dimension["date"])
-    for tickers, first, last in _blocks(context.instance, touched):
+            key = TICKER_BY_DATE.get_partition_key_from_str(record.partition_key).keys_by_dimension
+            day = date.fromisoformat(key["date"])
+            first, last = touched.get(key["ticker"], (day, day))
+            touched[key["ticker"]] = min(first, day), max(last, day)
+    for tickers, first, last in blocks(context.instance, touched):
         yield dg.RunRequest(run_key=f"{newest}:{tickers[0]}", tags=range_tags(tickers, first, last))
     context.update_cursor(str(newest))
 
@@ -219,16 +397,12 @@ def _changed(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> bool:
     return any(count is not None and count.value for count in counts)
 
 
-def _blocks(
-    instance: dg.DagsterInstance, touched: dict[str, set[str]]
+def blocks(
+    instance: dg.DagsterInstance, touched: Mapping[str, tuple[date, date]]
 ) -> Iterator[tuple[list[str], date, date]]:
-    """Neighbouring tickers with the same dates, since one run covers a rectangle of partitions."""
+    """Neighbouring tickers with the same first and last day: one run covers a rectangle."""
     order = list(instance.get_dynamic_partitions("ticker"))
-    spans = [
-        (min(touched[ticker]), max(touched[ticker])) if ticker in touched else None
-        for ticker in order
-    ]
+    spans = [touched.get(ticker) for ticker in order]
     for span, group in groupby(zip(order, spans, strict=True), key=lambda pair: pair[1]):
         if span is not None:
-            first, last = map(date.fromisoformat, span)
-            yield [ticker for ticker, _ in group], first, last
+            yield [ticker for ticker, _ in group], *span

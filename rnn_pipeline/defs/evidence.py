@@ -23,18 +23,15 @@ from rnn_pipeline.defs.resources import (
 )
 from rnn_pipeline.evidence.baselines import BASELINES, walk_forward_baselines
 from rnn_pipeline.evidence.comparison import opening_the_newest_fold
-from rnn_pipeline.evidence.information import mean_cross_sectional_ic
-from rnn_pipeline.evidence.luck import luck
-from rnn_pipeline.evidence.metrics import average_seeds, forecast_metrics
-from rnn_pipeline.evidence.plausibility import ADVICE, implausible
+from rnn_pipeline.evidence.metrics import forecast_metrics
+from rnn_pipeline.evidence.plausibility import ADVICE, implausible_forecasts
 from rnn_pipeline.evidence.significance import (
     EVIDENCE_RULE,
-    walk_forward_evidence,
+    charged_evidence,
+    trials_counted,
     with_sentiment,
 )
-from rnn_pipeline.evidence.trials import new_trials, recipes, trials_of, tuning_counts
-from rnn_pipeline.reporting import evidence_plots
-from rnn_pipeline.reporting.style import without_minor
+from rnn_pipeline.reporting.assemble import forecast_page
 from rnn_pipeline.reporting.tables import evidence_table_markdown
 
 
@@ -108,61 +105,49 @@ def walk_forward_forecasts(
         SETTINGS.model.horizon,
     ).assign(run_id=context.run.run_id)
     # What was forecast for a session when it was new is the record, whatever a refit would say.
-    kept = store.rows("forecasts", ticker=tickers, model=names)
+    mine, of_models = {"ticker": tickers}, {"ticker": tickers, "model": names}
+    kept = store.rows("forecasts", **of_models)
     kept = kept[kept["version"].notna()]
-    rows = pd.concat([walk_forward.without(rows, kept), kept], ignore_index=True)
+    quantiles = store.rows("forecast_quantiles", **of_models)
+    quantiles = quantiles.drop(walk_forward.without(quantiles, kept).index)
+    rows = walk_forward.without(rows, kept)
     with store.batch() as batch:
-        batch.replace("forecasts", rows, ticker=tickers, model=names)
-    every = opening_the_newest_fold(store.rows("recipe_forecasts", ticker=tickers))
-    sentiment = store.rows("news_sentiment", ticker=tickers)
-    ledger = store.rows("trials", ticker=tickers)
-    described = recipes(SETTINGS.model, SETTINGS.folds)
-    named = {
-        asked[slot].model if slot in asked else slot: told
-        for slot, told in described.pop("networks").items()
-    }
-    added = new_trials(
-        ledger,
-        trials_of(
-            with_sentiment(every[every["model"].isin(names)], sentiment),
-            networks=named,
-            **described,
-            tried_at=pd.Timestamp(datetime.now(UTC)),
-            tuned=tuning_counts(store.rows("tuning_trials", ticker=tickers)),
-        ),
+        batch.replace("forecasts", kept, **of_models)
+        batch.append("forecasts", rows)
+        batch.replace("forecast_quantiles", quantiles, **of_models)
+        batch.append("forecast_quantiles", walk_forward.quantile_rows(rows))
+    evidence, added = charged_evidence(
+        opening_the_newest_fold(store.rows("recipe_forecasts", **mine)),
+        store.rows("news_sentiment", **mine),
+        store.rows("trials", **mine),
+        store.rows("tuning_trials", **mine),
+        SETTINGS.model,
+        SETTINGS.folds,
+        pd.Timestamp(datetime.now(UTC)),
+        {slot: recipe.model for slot, recipe in asked.items()},
     )
-    evidence = walk_forward_evidence(every, sentiment, pd.concat([ledger, added]))
-    axis = session_axis(warehouse, market)
     with store.batch() as batch:
         batch.append("trials", added.assign(run_id=context.run.run_id))
-        batch.replace("evidence", evidence.assign(run_id=context.run.run_id), ticker=tickers)
+        batch.replace("evidence", evidence.assign(run_id=context.run.run_id), **mine)
+    axis = session_axis(warehouse, market)
     changed = register_trained(store, models, tickers, axis, folds_of(axis), context.run.run_id)
-    forecasts = store.rows("walk_forward_forecasts", ticker=tickers)
-    beside = store.rows("all_forecasts", ticker=tickers)
-    metrics = forecast_metrics(beside, by=("ticker", "model"))
-    trials = int(evidence["trials"].max()) if len(evidence) else 1
-    lucky = luck(beside, trials, SETTINGS.backtest.sessions_per_year)
-    show(
-        context,
-        metrics=table(metrics),
-        hit_rates=evidence_plots.hit_rates(without_minor(metrics)),
-        luck=table(lucky.frame),
-        luck_of_all=table(
-            pd.DataFrame(
-                {"superior_p": [lucky.superior_p], "backtest_overfitting": [lucky.overfitting]}
-            )
-        ),
-        across_tickers=table(mean_cross_sectional_ic(average_seeds(forecasts))),
-        evidence=dg.MarkdownMetadataValue(
-            evidence_table_markdown(evidence.groupby(["ticker", "model"]).tail(1))
-        ),
+    forecasts = store.rows("walk_forward_forecasts", **mine)
+    page = forecast_page(
+        store.rows("all_forecasts", **mine),
+        store.rows("walk_forward_quantiles", **mine),
+        evidence,
+        store.rows("targets", horizon=SETTINGS.model.horizon, **mine),
+        store.rows("folds"),
+        SETTINGS.backtest.sessions_per_year,
     )
+    newest = dg.MarkdownMetadataValue(evidence_table_markdown(page.pop("evidence")))
+    show(context, **page, evidence=newest)
     return dg.MaterializeResult(
         metadata={
             **ranges(forecasts),
             "folds": int(forecasts["fold"].nunique()),
             "versions_registered": int(changed["state"].isin(["champion", "candidate"]).sum()),
-            "trials": trials,
+            "trials": trials_counted(evidence),
             "evidence_rule": EVIDENCE_RULE,
         }
     )
@@ -175,13 +160,15 @@ def walk_forward_forecasts(
     pool=WAREHOUSE_POOL,
 )
 def figures_plausible(warehouse: WarehouseResource) -> dg.AssetCheckResult:
-    """Information coefficients, hit rates and R² of each ticker and model, and of each model."""
+    """Information coefficient, hit rate, R² and Sharpe ratio of each model, and on each ticker."""
     store = warehouse.store
     forecasts = store.rows("walk_forward_forecasts")
     scored = with_sentiment(forecasts, store.rows("news_sentiment"))
-    found = implausible(
-        pd.concat([forecast_metrics(scored, by) for by in (("ticker", "model"), ("model",))])
-    )
+    return unless_implausible(implausible_forecasts(scored, SETTINGS.backtest.sessions_per_year))
+
+
+def unless_implausible(found: pd.DataFrame) -> dg.AssetCheckResult:
+    """A warning that names the figures which are too good to be true."""
     return dg.AssetCheckResult(
         passed=found.empty,
         severity=dg.AssetCheckSeverity.WARN,

@@ -13,19 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def show(context: dg.AssetExecutionContext, **shown: "Figure | dg.MarkdownMetadataValue") -> None:
+def show(
+    context: dg.AssetExecutionContext,
+    **shown: "Figure | pd.DataFrame | dg.MarkdownMetadataValue",
+) -> None:
     """Show plots and tables on the asset's page.
 
     Dagster copies the metadata of a result into the event of every partition, and a run can have
     thousands. What is large goes to two of them alone: the newest partition, and the one whose
     event comes last, which the asset's page opens with.
     """
-    values = {
-        name: value
-        if isinstance(value, dg.MarkdownMetadataValue)
-        else dg.MetadataValue.md(f"![{name}]({plots.data_uri(value, 'png')})")
-        for name, value in shown.items()
-    }
+    values = {name: _shown(name, value) for name, value in shown.items()}
     partitions_def = context.assets_def.partitions_def
     if partitions_def is None:
         context.add_asset_metadata(values)
@@ -35,6 +33,18 @@ def show(context: dg.AssetExecutionContext, **shown: "Figure | dg.MarkdownMetada
     written = list(partitions_def.empty_subset().with_partition_keys(keys).get_partition_keys())
     for key in {keys[-1], written[-1]}:
         context.add_asset_metadata(values, partition_key=key)
+
+
+def _shown(
+    name: str, value: "Figure | pd.DataFrame | dg.MarkdownMetadataValue"
+) -> dg.MarkdownMetadataValue:
+    import pandas as pd
+
+    if isinstance(value, dg.MarkdownMetadataValue):
+        return value
+    if isinstance(value, pd.DataFrame):
+        return table(value)
+    return dg.MetadataValue.md(f"![{name}]({plots.data_uri(value, 'png')})")
 
 
 def table(frame: "pd.DataFrame", columns: Sequence[str] | None = None) -> dg.MarkdownMetadataValue:

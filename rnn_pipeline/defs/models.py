@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 
 from rnn_pipeline.defs.features import COLUMNS
-from rnn_pipeline.defs.partitions import SETTINGS, Span, first_session, universe
+from rnn_pipeline.defs.partitions import SETTINGS, Span
 from rnn_pipeline.evidence.comparison import compare
 from rnn_pipeline.evidence.significance import MIN_EFFECTIVE
-from rnn_pipeline.features.folds import open_sessions, walk_forward
 from rnn_pipeline.features.model import model_features
 from rnn_pipeline.features.windows import ModelMatrix, window_ends
 from rnn_pipeline.market.calendar import SessionCalendar
@@ -110,7 +109,7 @@ def forecast_new_sessions(
         ValueError: a file of networks is damaged.
     """
     from rnn_pipeline.networks.registry import serving
-    from rnn_pipeline.networks.walk_forward import no_forecasts, stamped
+    from rnn_pipeline.networks.walk_forward import no_forecasts, quantile_rows, stamped
 
     events = store.rows("models", ticker=span.tickers)
     if events.empty and store.rows("window_sets", ticker=span.tickers).empty:
@@ -141,6 +140,7 @@ def forecast_new_sessions(
     rows = stamped(made.rename(columns={"newest_fold": "fold"}), shown, SETTINGS.model.horizon)
     with store.batch() as batch:
         batch.append("forecasts", rows.assign(run_id=run_id))
+        batch.append("forecast_quantiles", quantile_rows(rows.assign(run_id=run_id)))
     _settle(store, events, sorted(rows["session"].unique()), run_id)
     return rows
 
@@ -232,34 +232,3 @@ def _settle(
         asked = asked[asked["won"].isna()].drop(columns="won").reset_index(drop=True)
         if asked.empty:
             return
-
-
-def retrain_due(store: Warehouse, calendar: SessionCalendar, today: date) -> str:
-    """Why networks are to be trained before the signals of this session are made; empty: no need.
-
-    By ``operations.retrain``. Call it on session days; today's bar need not be stored yet.
-    """
-    from rnn_pipeline.networks.registry import current
-
-    cadence = SETTINGS.operations.retrain
-    if cadence == "manual":
-        return ""
-    events, tickers = store.rows("models"), list(universe(SETTINGS))
-    if events.empty:
-        return "no networks were trained yet"
-    monday = today - timedelta(days=today.weekday())
-    if cadence == "weekly" and calendar.sessions(monday, today)[0].date() != today:
-        return ""
-    cut = store.rows("window_sets", "ticker", ticker=tickers)["ticker"]
-    if new := sorted(set(tickers) - set(cut)):
-        return f"{', '.join(new[:5])} {'is' if len(new) == 1 else 'are'} new"
-    axis = open_sessions(calendar.sessions(first_session(SETTINGS), today), SETTINGS.folds)
-    newest = walk_forward(axis, SETTINGS.folds, SETTINGS.model.horizon)[-1].number
-    active = current(events)
-    for slot, recipe in asked_recipes(store).items():
-        folds = active.loc[active["model"] == recipe.model, "fold"]
-        if folds.empty and not (events["model"] == recipe.model).any():
-            return f"the recipe of {slot} was never trained"
-        if len(folds) and folds.max() < newest:
-            return f"fold {newest} has begun, {slot} was trained for fold {folds.max()}"
-    return ""

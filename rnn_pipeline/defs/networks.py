@@ -67,6 +67,7 @@ def sentiment_model(
         SETTINGS.model.sentiment,
         compute.resolve(),
         compute.precision,
+        compute.log_dir,
     )
     confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
     figures = scores(confusion)

@@ -3,41 +3,32 @@
 import dagster as dg
 import pandas as pd
 
-from rnn_pipeline.defs.evidence import walk_forward_forecasts
+from rnn_pipeline.defs.evidence import unless_implausible, walk_forward_forecasts
 from rnn_pipeline.defs.features import SENTIMENT_MODEL
 from rnn_pipeline.defs.metadata import show
 from rnn_pipeline.defs.partitions import SETTINGS, universe
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, WarehouseResource
 from rnn_pipeline.defs.trading import trading_decisions
+from rnn_pipeline.evidence.backtest import backtest
+from rnn_pipeline.evidence.plausibility import implausible_account
 from rnn_pipeline.evidence.text_baseline import tfidf_confusion
 from rnn_pipeline.reporting import evidence_plots, plots
 from rnn_pipeline.reporting.assemble import assemble
 from rnn_pipeline.reporting.html import HEADLINE_LIMIT, render_report
+from rnn_pipeline.reporting.report import Report
 from rnn_pipeline.reporting.style import without_minor
 from rnn_pipeline.reporting.tables import evidence_table_markdown
 from rnn_pipeline.reporting.verdict import verdict
+from rnn_pipeline.warehouse import Warehouse
 from rnn_pipeline.warehouse.files import write_atomically
 
-REPORT = SETTINGS.report_dir / "walk_forward_report.html"
+REPORT = SETTINGS.report_path
 
 
-@dg.asset(
-    deps=[walk_forward_forecasts, trading_decisions],
-    pool=WAREHOUSE_POOL,
-    group_name="evidence",
-    kinds={"html"},
-)
-def walk_forward_report(
-    context: dg.AssetExecutionContext, warehouse: WarehouseResource
-) -> dg.MaterializeResult:
-    """One HTML page: today's decisions, and whether the models behind them have earned any trust.
-
-    Models stand beside the zero forecast, persistence and reversal; the account beside buy-and-hold
-    and cash, after costs, filled at the next open.
-    """
+def read_report(store: Warehouse) -> Report:
+    """The report as of what the warehouse holds now."""
     from rnn_pipeline.networks.sentiment import load_sentiment, scores
 
-    store = warehouse.store
     tickers = list(universe(SETTINGS))
     mine = {"ticker": tickers}
     model = load_sentiment(SENTIMENT_MODEL)
@@ -47,7 +38,7 @@ def walk_forward_report(
     newest = headlines.nlargest(HEADLINE_LIMIT, "published_at")
     confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
     judged = {"sentiment": confusion, "tfidf_logistic": tfidf_confusion(train, test)}
-    report = assemble(
+    return assemble(
         SETTINGS,
         bars=store.bars(tickers),
         headlines=headlines.assign(
@@ -55,6 +46,8 @@ def walk_forward_report(
         ),
         news_sentiment=store.rows("news_sentiment", **mine),
         forecasts=store.rows("walk_forward_forecasts", **mine),
+        quantiles=store.rows("walk_forward_quantiles", **mine),
+        targets=store.rows("targets", horizon=SETTINGS.model.horizon, **mine),
         baselines=store.rows("walk_forward_baselines", **mine),
         trials=store.rows("trials", **mine),
         trading_signals=store.rows("trading_signals", **mine),
@@ -72,6 +65,23 @@ def walk_forward_report(
             "checkpoints": sorted(store.rows("checkpoints", **mine)["checkpoint_hash"].str[:16]),
         },
     )
+
+
+@dg.asset(
+    deps=[walk_forward_forecasts, trading_decisions],
+    pool=WAREHOUSE_POOL,
+    group_name="evidence",
+    kinds={"html"},
+)
+def walk_forward_report(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource
+) -> dg.MaterializeResult:
+    """One HTML page: today's decisions, and whether the models behind them have earned any trust.
+
+    Models stand beside the zero forecast, persistence and reversal; the account beside buy-and-hold
+    and cash, after costs, filled at the next open.
+    """
+    report = read_report(warehouse.store)
     write_atomically(REPORT, render_report(report).encode())
     show(
         context,
@@ -80,6 +90,7 @@ def walk_forward_report(
         ic_through_time=evidence_plots.rolling_ic(report.rolling_ic),
         hit_rates=evidence_plots.hit_rates(without_minor(report.metrics_by_ticker)),
         reliability=evidence_plots.reliability(report.reliability),
+        calibration=evidence_plots.quantile_coverage(report.calibration),
         costs=evidence_plots.cost_sensitivity(report.costs, report.cost_bps),
         folds=plots.fold_map(report.fold_table),
     )
@@ -91,3 +102,20 @@ def walk_forward_report(
             "forecasts_scored": int(report.metrics["n"].max()) if len(report.metrics) else 0,
         }
     )
+
+
+@dg.asset_check(
+    asset=walk_forward_report,
+    name="account_plausible",
+    description="The decisions' Sharpe ratio is one that daily holding periods have given.",
+    pool=WAREHOUSE_POOL,
+)
+def account_plausible(warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    """The account of the decisions, after costs, filled at the next open."""
+    mine = list(universe(SETTINGS))
+    decisions = warehouse.store.rows("trading_decisions", ticker=mine)
+    found = pd.DataFrame({"reason": []})
+    if len(decisions):
+        account = backtest(decisions, warehouse.store.bars(mine), SETTINGS.backtest)
+        found = implausible_account(account, "strategy")
+    return unless_implausible(found)

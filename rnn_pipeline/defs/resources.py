@@ -120,10 +120,12 @@ MARKET = MarketResource(
     feeds=list(SETTINGS.feeds),
 )
 
+WAREHOUSE = WarehouseResource(
+    path=str(SETTINGS.warehouse_path), payload_dir=str(SETTINGS.payload_dir)
+)
+
 RESOURCES = {
-    "warehouse": WarehouseResource(
-        path=str(SETTINGS.warehouse_path), payload_dir=str(SETTINGS.payload_dir)
-    ),
+    "warehouse": WAREHOUSE,
     "market": MARKET,
     "compute": ComputeResource(**SETTINGS.compute.model_dump()),
 }

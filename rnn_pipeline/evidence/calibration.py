@@ -50,55 +50,87 @@ def reliability(forecasts: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
 
 
 def quantile_calibration(
-    forecasts: pd.DataFrame, quantiles: Sequence[float], by: Sequence[str] = ("model",)
+    quantiles: pd.DataFrame,
+    targets: pd.DataFrame,
+    fold_table: pd.DataFrame,
+    by: Sequence[str] = ("model",),
 ) -> pd.DataFrame:
-    """Share of outcomes at or below each forecast quantile, and its pinball loss.
+    """Share of outcomes at or below each forecast quantile, and what the forecast was worth.
 
     Args:
-        forecasts: ``by``, session, horizon, actual (NaN while unknown) and a column ``q0.05`` for
-            the quantile 0.05, and so on.
-        quantiles: levels in (0, 1).
+        quantiles: ticker, session, fold, model, seed, horizon, level, quantile, actual (log
+            returns, NaN while unknown); seeds are averaged, level by level.
+        targets: ticker, session, target: what the unconditional quantiles come from.
+        fold_table: fold, role, first_session, last_session.
         by: columns that make a group.
 
     Returns:
-        ``by``, quantile, n, coverage with its 95 % Wilson interval low and high, pinball (mean of
-        max(q u, (q - 1) u), u = actual - forecast; Koenker and Bassett 1978).
+        ``by``, level, n, coverage with its 95 % Wilson interval low and high; pinball (mean of
+        max(q u, (q - 1) u), u = actual - quantile; Koenker and Bassett 1978), unconditional, the
+        same loss of the empirical quantile of the fold's training rows, and skill, the share of it
+        that is saved: 1 - pinball / unconditional; sorted.
 
     Raises:
-        ValueError: a level outside (0, 1), or a column is missing.
+        ValueError: a level outside (0, 1), a column is missing, or a quantile stands twice.
     """
-    outside = [level for level in quantiles if not 0 < level < 1]
-    if outside:
-        raise ValueError(f"quantiles {outside} are not levels: give numbers between 0 and 1")
-    names = {level: f"q{level:g}" for level in quantiles}
-    require(forecasts, "forecasts", (*by, "session", "horizon", "actual", *names.values()))
-    known = forecasts[forecasts["actual"].notna()]
-    keys = list(by)
-    groups = known.groupby(keys)
-    n = groups.size()
+    keys = ["ticker", "session", "fold", "model", "horizon", "level"]
+    require(
+        quantiles,
+        "quantiles",
+        (*keys, "seed", "quantile", "actual"),
+        unique=(*keys, "seed"),
+        finite=("quantile",),
+    )
+    levels = sorted(quantiles["level"].unique())
+    if outside := [float(level) for level in levels if not 0 < level < 1]:
+        raise ValueError(f"{outside} are no levels of quantiles: give numbers between 0 and 1")
+    rows = quantiles[quantiles["actual"].notna()].sort_values([*keys, "seed"])
+    rows = rows.groupby(keys, as_index=False).agg(
+        quantile=("quantile", "mean"), actual=("actual", "first")
+    )
+    learned = unconditional_quantiles(targets, fold_table, levels)
+    rows = rows.merge(learned, on=["ticker", "fold", "level"], how="left")
+    level, actual = rows["level"], rows["actual"]
+    rows["covered"] = actual <= rows["quantile"]
+    for loss, forecast in (("pinball", "quantile"), ("unconditional", "unconditional")):
+        above = actual - rows[forecast]
+        rows[loss] = np.maximum(level * above, (level - 1) * above)
+    groups = rows.groupby([*by, "level"])
+    table = groups.agg(
+        n=("actual", "size"),
+        coverage=("covered", "mean"),
+        pinball=("pinball", "mean"),
+        unconditional=("unconditional", "mean"),
+    )
     effective = groups["session"].nunique() / groups["horizon"].max()
-    tables = []
-    for level, name in names.items():
-        above = known["actual"] - known[name]
-        figures = (
-            pd.DataFrame(
-                {"covered": above <= 0, "loss": np.maximum(level * above, above * (level - 1))}
-            )
-            .groupby([known[key] for key in keys])
-            .mean()
-        )
-        low, high = wilson_interval(figures["covered"] * effective, effective)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "quantile": level,
-                    "n": n,
-                    "coverage": figures["covered"],
-                    "low": low,
-                    "high": high,
-                    "pinball": figures["loss"],
-                }
-            ).reset_index()
-        )
-    table = pd.concat(tables, ignore_index=True)
-    return table.sort_values([*keys, "quantile"], ignore_index=True)
+    low, high = wilson_interval(table["coverage"] * effective, effective)
+    table.insert(2, "low", low)
+    table.insert(3, "high", high)
+    skill = 1 - table["pinball"] / table["unconditional"].where(table["unconditional"] > 0)
+    return table.assign(skill=skill).reset_index()
+
+
+def unconditional_quantiles(
+    targets: pd.DataFrame, fold_table: pd.DataFrame, levels: Sequence[float]
+) -> pd.DataFrame:
+    """Empirical quantiles of each ticker's outcomes in each fold's training span.
+
+    Returns:
+        ticker, fold, level, unconditional.
+    """
+    require(targets, "targets", ("ticker", "session", "target"))
+    spans = fold_table[fold_table["role"] == "train"]
+    frames = [
+        targets[targets["session"].between(span.first_session, span.last_session)]
+        .groupby("ticker")["target"]
+        .quantile(list(levels))
+        .rename_axis(["ticker", "level"])
+        .rename("unconditional")
+        .reset_index()
+        .assign(fold=span.fold)
+        for span in spans.itertuples()
+    ]
+    return pd.concat(
+        frames or [pd.DataFrame(columns=["ticker", "level", "unconditional", "fold"])],
+        ignore_index=True,
+    )

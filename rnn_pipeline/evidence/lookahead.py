@@ -32,7 +32,7 @@ VARIANTS = (*FUTURES, "reordered")
 
 #: What names a row among the rows of its asset, where the asset has such a column.
 _KEYS = (
-    "session", "ticker", "fold", "role", "model", "seed", "horizon", "feature", "epoch",
+    "session", "ticker", "fold", "role", "model", "seed", "horizon", "level", "feature", "epoch",
 )  # fmt: skip
 
 _PRICES = ["open", "high", "low", "close", "adj_close"]

@@ -141,6 +141,30 @@ def session_returns(rows: pd.DataFrame, by: Sequence[str], horizon: int) -> pd.D
     return _by_session(rows, by, np.sign(rows["forecast"]) * rows["actual"]).iloc[::horizon]
 
 
+def sign_sharpe_ratios(
+    forecasts: pd.DataFrame, by: Sequence[str], sessions_per_year: int
+) -> pd.DataFrame:
+    """Annual Sharpe ratio of trading each forecast's sign, before costs, per group of ``by``.
+
+    Seeds are averaged; a session's return is the mean over the group's tickers, and of forecasts
+    over several sessions every horizon-th session counts.
+
+    Returns:
+        ``by``, sharpe_ratio: NaN for a group whose returns do not differ.
+    """
+    rows = average_seeds(forecasts)
+    rows = rows[rows["actual"].notna()]
+    rows = rows.assign(earned=np.sign(rows["forecast"]) * rows["actual"])
+    keys = [*by, "horizon"]
+    earned = rows.groupby([*keys, "session"])["earned"].mean().reset_index()
+    earned = earned[earned.groupby(keys).cumcount() % earned["horizon"] == 0]
+    groups = earned.groupby(keys)["earned"]
+    deviation = groups.std(ddof=0)
+    table = (groups.mean() / deviation.where(deviation > 0)).rename("sharpe_ratio").reset_index()
+    table["sharpe_ratio"] *= np.sqrt(sessions_per_year / table.pop("horizon"))
+    return table
+
+
 def _by_session(rows: pd.DataFrame, by: Sequence[str], values: pd.Series) -> pd.DataFrame:
     keys = [rows["session"], *(rows[name] for name in by)]
     return (

@@ -11,6 +11,7 @@ therefore holds over the whole sequence of looks, however many there are and how
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,15 @@ from scipy.special import ndtr
 from rnn_pipeline.evidence.baselines import sentiment_forecasts
 from rnn_pipeline.evidence.layouts import EVIDENCE_COLUMNS
 from rnn_pipeline.evidence.metrics import FORECAST_KEYS, average_seeds, group_statistics
-from rnn_pipeline.evidence.trials import count_trials, first_seen
-from rnn_pipeline.settings import Grade
+from rnn_pipeline.evidence.trials import (
+    count_trials,
+    first_seen,
+    new_trials,
+    recipes,
+    trials_of,
+    tuning_counts,
+)
+from rnn_pipeline.settings import FoldSpec, Grade, ModelSettings
 
 OVERALL_FOLD = -1
 MIN_EFFECTIVE = 200
@@ -146,6 +154,44 @@ def walk_forward_evidence(
     return evidence_by_fold(with_sentiment(forecasts, news_sentiment), trials)
 
 
+def charged_evidence(
+    forecasts: pd.DataFrame,
+    news_sentiment: pd.DataFrame,
+    ledger: pd.DataFrame,
+    searched: pd.DataFrame,
+    model: ModelSettings,
+    folds: FoldSpec,
+    now: pd.Timestamp,
+    names: Mapping[str, str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Charge what made the forecasts to the ledger of trials, then grade them.
+
+    Args:
+        forecasts: of the networks, with ``actual``; those of earlier recipes have been charged.
+        news_sentiment: ticker, session, sentiment.
+        ledger: trials that have been charged already.
+        searched: the configurations that searches looked at: ticker, model.
+        model: the recipes of the networks.
+        folds: what they were trained and tested on.
+        now: when the outcomes are looked at.
+        names: slot in ``model.networks`` -> the model that its recipe's forecasts are kept as.
+
+    Returns:
+        The evidence, as of :func:`walk_forward_evidence`, and the rows that the ledger must gain.
+    """
+    described = recipes(model, folds)
+    networks = {names.get(slot, slot): told for slot, told in described.pop("networks").items()}
+    tried = trials_of(
+        with_sentiment(forecasts[forecasts["model"].isin(networks)], news_sentiment),
+        networks=networks,
+        **described,
+        tried_at=now,
+        tuned=tuning_counts(searched),
+    )
+    added = new_trials(ledger, tried)
+    return walk_forward_evidence(forecasts, news_sentiment, pd.concat([ledger, added])), added
+
+
 def with_sentiment(forecasts: pd.DataFrame, news_sentiment: pd.DataFrame) -> pd.DataFrame:
     """Forecasts with the sentiment level as one model more."""
     return pd.concat([forecasts, sentiment_forecasts(news_sentiment, forecasts)])
@@ -225,6 +271,11 @@ def _evidence_frame(graded: list[pd.DataFrame]) -> pd.DataFrame:
     return frame.sort_values(["ticker", "model", "fold"], ignore_index=True)
 
 
+def trials_counted(evidence: pd.DataFrame) -> int:
+    """The largest number of trials on a ticker; at least the one that is looked at."""
+    return int(evidence["trials"].max()) if len(evidence) else 1
+
+
 def pooled_evidence(forecasts: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
     """Grade each model on all tickers together: for reports, never for trading.
 
@@ -239,7 +290,7 @@ def pooled_evidence(forecasts: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataF
     """
     rows = average_seeds(forecasts)
     figures = group_statistics(rows[rows["actual"].notna()], ["model"])
-    trials = int(evidence["trials"].max()) if len(evidence) else 1
+    trials = trials_counted(evidence)
     p_values = [
         evidence_p_value(ic_t, n_effective, trials)
         for ic_t, n_effective in zip(figures["ic_t"], figures["n_effective"], strict=True)

@@ -506,12 +506,20 @@ class FoldData:
     def training_hash(self) -> str:
         """SHA-256 over all that training can see: equal hash, equal network for the same seed.
 
-        Test windows are left out, so a fold whose test span has grown need not train again.
+        That is the rows of its training and validation windows and their targets. Rows between
+        windows are left out, so that a late bar which completes no window trains nothing anew, and
+        so are test windows: a fold whose test span has grown need not train again.
         """
-        seen = int(self.val_ends[-1]) + 1
+        ends = np.concatenate([self.train_ends, self.val_ends])
+        seen = _covered(ends, self.lookback, len(self.values))
         scales = [self.input_scaler.to_dict(), self.target_scaler.to_dict()]
-        digest = hashlib.sha256(json.dumps([self.lookback, self.ticker, scales]).encode())
-        for array in (self.train_ends, self.val_ends, self.inputs[:seen], self.targets[:seen]):
+        counts = [len(self.train_ends), len(self.val_ends)]
+        digest = hashlib.sha256(json.dumps([self.lookback, self.ticker, scales, counts]).encode())
+        for array in (
+            np.cumsum(seen)[ends],  # where they end among the rows that count
+            self.input_scaler.transform(self.values[seen]),
+            self.targets[ends],
+        ):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 
+import numpy as np
 import pandas as pd
 
 #: Calendars start here, or later where an exchange's holidays are not known that far back.
@@ -18,10 +19,11 @@ EARLIEST = pd.Timestamp("1990-01-01")
 
 @dataclass(frozen=True)
 class _Schedule:
-    """Days from ``first_day`` on are covered; sessions and their closes (UTC) are sorted."""
+    """Days from ``first_day`` on are covered; sessions, opens and closes (UTC) are sorted."""
 
     first_day: pd.Timestamp
     sessions: pd.DatetimeIndex
+    opens: pd.DatetimeIndex
     closes: pd.DatetimeIndex
     timezone: str
 
@@ -35,7 +37,7 @@ def _schedule(exchange: str) -> _Schedule:
         bound = exchange_calendars.get_calendar(exchange).bound_min()
         first_day = EARLIEST if bound is None else max(EARLIEST, bound)
         calendar = exchange_calendars.get_calendar(exchange, start=first_day)
-        closes = calendar.closes
+        opens, closes = calendar.opens, calendar.closes
     except InvalidCalendarName:
         raise ValueError(
             f"exchange {exchange!r} has no calendar: use an ISO market code such as XNYS, XLON or"
@@ -44,6 +46,7 @@ def _schedule(exchange: str) -> _Schedule:
     return _Schedule(
         first_day,
         pd.DatetimeIndex(closes.index, freq=None, name="session"),
+        pd.DatetimeIndex(opens, name="open"),
         pd.DatetimeIndex(closes, name="close"),
         str(calendar.tz),
     )
@@ -99,16 +102,22 @@ class SessionCalendar:
         Raises:
             ValueError: one of them is not a session of this exchange.
         """
-        schedule = _schedule(self.exchange)
+        return _schedule(self.exchange).closes[self._places(sessions)]
+
+    def opens(self, sessions: pd.DatetimeIndex | pd.Series) -> pd.DatetimeIndex:
+        """Opening moment of each session; otherwise as :meth:`closes`."""
+        return _schedule(self.exchange).opens[self._places(sessions)]
+
+    def _places(self, sessions: pd.DatetimeIndex | pd.Series) -> np.ndarray:
         wanted = pd.DatetimeIndex(sessions)
-        position = schedule.sessions.get_indexer(wanted)
+        position = _schedule(self.exchange).sessions.get_indexer(wanted)
         strangers = wanted[position < 0]
         if len(strangers):
             raise ValueError(
                 f"{strangers[0]} is not a session of {self.exchange} ({len(strangers)} of"
                 f" {len(wanted)} are not): take sessions from sessions()"
             )
-        return schedule.closes[position]
+        return position
 
     def session_of(self, moments: pd.Series | pd.DatetimeIndex) -> pd.Series | pd.DatetimeIndex:
         """Session at whose close each moment is first known: the first one closing at or after it.

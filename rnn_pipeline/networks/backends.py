@@ -45,11 +45,12 @@ kernel anyway."""
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
-# The reference's cost, fitted to one core with AVX-512: overhead per optimizer step and per time
-# step of a layer (torch's GRU runs operation by operation under autograd), and arithmetic.
-_STEP_S = 3e-4
-_TIME_STEP_S = {"rnn": 2e-5, "lstm": 2e-5, "gru": 1.2e-4}
-_FLOPS_PER_S = 1.5e11
+# The reference's cost, fitted to one core that peaks at 116 GFLOP/s; where it peaks at 255, about
+# half as much was measured. Overhead per optimizer step and per time step of a layer (torch's GRU
+# runs operation by operation under autograd), and arithmetic.
+_STEP_S = 4e-4
+_TIME_STEP_S = {"rnn": 3e-5, "lstm": 3e-5, "gru": 1.5e-4}
+_FLOPS_PER_S = 7e10
 
 
 @dataclass(frozen=True)

@@ -226,8 +226,10 @@ class Headlines:
         ids, lengths = vocabulary.encode(texts, max_len)
         words: dict[str, int] = {"": 0}
         spelt = np.zeros_like(ids)
+        known = np.zeros((*ids.shape, len(CUES)), np.float32)
         for row, text in enumerate(texts):
             tokens = tokenise(text)[:max_len] or [UNK]
+            known[row, : len(tokens)] = cues(tokens)
             spelt[row, : len(tokens)] = [words.setdefault(word, len(words)) for word in tokens]
         self.ids, self.lengths, self.words, self.pieces, self.known = (
             torch.from_numpy(array).to(device)
@@ -236,7 +238,7 @@ class Headlines:
                 lengths,
                 spelt,
                 np.stack([_pieces(word, spellings) for word in words]),
-                cues(list(words)),
+                known,
             )
         )
 
@@ -254,7 +256,7 @@ class Headlines:
             lengths,
             self.pieces[distinct],
             which,
-            self.known[words],
+            self.known[rows, :longest],
         )
 
 

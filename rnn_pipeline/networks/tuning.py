@@ -4,8 +4,8 @@ The one idea: whoever tries fifty networks and keeps the best has looked at what
 compared on. So a trial trains and is valued within the fold's training span alone
 (:func:`~rnn_pipeline.features.folds.inner_folds`), and every trial is counted.
 
-Trials are trained one by one with torch and not as a fleet: a pruned trial ends after the epoch
-that showed it to be hopeless, and a fleet's kernels report a member when it is trained.
+Trials are trained one by one and not as a fleet: a pruned trial ends after the epoch that showed it
+to be hopeless, and the next one depends on it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from rnn_pipeline.features.folds import Fold, inner_folds
 from rnn_pipeline.features.windows import FoldData, ModelMatrix, fold_data, fold_status
+from rnn_pipeline.networks.backends import unavailable
 from rnn_pipeline.networks.checkpoints import code_version
-from rnn_pipeline.networks.devices import Precision, numerics
-from rnn_pipeline.networks.fleet import Compute, Member
-from rnn_pipeline.networks.kernels.reference import train_member
+from rnn_pipeline.networks.devices import numerics
+from rnn_pipeline.networks.fleet import Compute, Member, TrainedMember
+from rnn_pipeline.networks.kernels import cpu, reference
 from rnn_pipeline.networks.training import NotFinite
 
 if TYPE_CHECKING:
@@ -188,17 +189,18 @@ def tune(
         start: what the settings say now; a trial changes what is searched.
         spec: ranges, trials, time, seed.
         storage: Optuna's SQLite file, of any number of studies.
-        compute: the device to train on, and its numerics.
+        compute: where and how to train. On a CPU "auto" is the fused kernel wherever it can run:
+            a trial must not depend on a measurement. Its values are the reference's to rounding.
         on_trial: called after each trial with all of them, as in ``Tuned.trials``.
 
     Raises:
-        ValueError: no trial was completed.
+        ValueError: no trial was completed, or the kernel was asked for and cannot run here.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     ticker = datasets[0].ticker
-    name = f"{ticker}/{model}/{fold}/{_recipe(datasets, start, spec, compute.precision)}"
+    name = f"{ticker}/{model}/{fold}/{_recipe(datasets, start, spec, compute)}"
     storage.parent.mkdir(parents=True, exist_ok=True)
     kept = optuna.create_study(storage=f"sqlite:///{storage}", study_name=name, load_if_exists=True)
     # The search itself runs in memory: a report per epoch would cost SQLite more than the epoch.
@@ -238,7 +240,7 @@ def tune(
 
 
 def _recipe(
-    datasets: Sequence[FoldData], start: Candidate, spec: TuningSpec, precision: Precision
+    datasets: Sequence[FoldData], start: Candidate, spec: TuningSpec, compute: Compute
 ) -> str:
     """Short hash of all that decides a study's trials, save how many there are."""
     decides = [
@@ -247,10 +249,31 @@ def _recipe(
         start.training.model_dump(mode="json"),
         start.lookback,
         spec.model_dump(mode="json", exclude={"n_trials", "timeout"}),
-        precision,
+        compute.precision,
+        _trainer(compute),
         code_version(),
     ]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _trainer(compute: Compute) -> Literal["reference", "cpu"]:
+    """Who trains all trials of a study."""
+    if compute.backend == "cpu" or (compute.backend == "auto" and compute.device.type == "cpu"):
+        reason = unavailable("cpu", compute)
+        if reason is None:
+            return "cpu"
+        if compute.backend == "cpu":
+            raise ValueError(f"backend 'cpu' cannot run here: {reason}; set the backend to auto")
+    return "reference"
+
+
+def train_member(
+    member: Member, compute: Compute, on_epoch: Callable[[int, float, float], None]
+) -> TrainedMember:
+    """Train one network on this thread; see :func:`~rnn_pipeline.networks.training.fit`."""
+    if _trainer(compute) == "cpu":
+        return cpu.train_member(member, on_epoch)
+    return reference.train_member(member, compute.device, compute.precision, on_epoch)
 
 
 def _suggest(trial: optuna.Trial, spec: TuningSpec) -> dict[str, Any]:
@@ -321,7 +344,7 @@ def _value(
             seed=spec.seed,
         )
         try:
-            train_member(member, compute.device, compute.precision, report)
+            train_member(member, compute, report)
         except NotFinite as error:
             trial.set_user_attr("failure", str(error))
             raise optuna.TrialPruned from None

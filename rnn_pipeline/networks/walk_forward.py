@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -121,6 +122,7 @@ class Forecaster:
 
         Returns:
             ticker, session, fold, model, seed, forecast (log return), model_hash; n rows per seed.
+            Of a network with quantiles, a column of log returns each: ``q0.05`` and so on.
         """
         return forecast_together([Question(self, fold, inputs, ends, sessions)])
 
@@ -275,8 +277,54 @@ def forecast_together(questions: Iterable[Question]) -> pd.DataFrame:
             },
             columns=list(FORECASTS),
         )
-        frames.append(frame.astype(frames[0].dtypes))
+        frames.append(frame.astype(frames[0].dtypes).assign(**_quantiles(asked, outputs)))
     return pd.concat(frames[1:] or frames, ignore_index=True)
+
+
+def _quantiles(
+    asked: Sequence[tuple[Question, int, TrainedMember]], outputs: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """A column per level that any of the networks forecasts; NaN where a network does not."""
+    levels = {level for _, _, member in asked for level in member.network_spec.quantiles}
+
+    def quantile(
+        level: float, question: Question, member: TrainedMember, made: np.ndarray
+    ) -> np.ndarray:
+        own = list(member.network_spec.quantiles)
+        if level not in own:
+            return np.full(len(made), np.nan)
+        return question.forecaster.scales[question.fold].target.inverse(
+            made[:, 1 + own.index(level)]
+        )
+
+    return {
+        f"q{level}": np.concatenate(
+            [
+                quantile(level, question, member, made)
+                for (question, _, member), made in zip(asked, outputs, strict=True)
+            ]
+        )
+        for level in sorted(levels)
+    }
+
+
+def quantile_rows(forecasts: pd.DataFrame) -> pd.DataFrame:
+    """The quantiles of forecasts, a row each instead of a column.
+
+    Args:
+        forecasts: as :meth:`Forecaster.forecast` gives them, stamped or not.
+
+    Returns:
+        The same columns with ``level`` and ``quantile`` (log return) in the place of ``forecast``
+        and of the quantiles' columns; no row where a network forecasts no quantiles.
+    """
+    levels = {name: float(name[1:]) for name in forecasts if re.fullmatch(r"q\d.*", name)}
+    rest = [name for name in forecasts if name not in levels and name != "forecast"]
+    # Without a level melt would take every other column for one.
+    if not levels:
+        return forecasts.iloc[:0][rest].assign(level=0.0, quantile=0.0)
+    rows = forecasts.melt(rest, list(levels), "level", "quantile").dropna(subset="quantile")
+    return rows.assign(level=rows["level"].map(levels).astype(np.float64))
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -19,14 +20,24 @@ from rnn_pipeline.evidence.backtest import (
     sign_positions,
 )
 from rnn_pipeline.evidence.baselines import sentiment_forecasts
-from rnn_pipeline.evidence.calibration import reliability
+from rnn_pipeline.evidence.calibration import quantile_calibration, reliability
 from rnn_pipeline.evidence.information import mean_cross_sectional_ic
 from rnn_pipeline.evidence.luck import luck
 from rnn_pipeline.evidence.metrics import average_seeds, forecast_metrics, rolling_ic
-from rnn_pipeline.evidence.significance import EVIDENCE_RULE, overall_evidence, pooled_evidence
+from rnn_pipeline.evidence.significance import (
+    EVIDENCE_RULE,
+    overall_evidence,
+    pooled_evidence,
+    trials_counted,
+)
+from rnn_pipeline.reporting import evidence_plots
 from rnn_pipeline.reporting.report import Report
+from rnn_pipeline.reporting.style import without_minor
 from rnn_pipeline.settings import Settings
 from rnn_pipeline.trading.decisions import current_decisions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAMPLE_NOTES = (
     "The bars are real (bokeh_sampledata, 2000 to 2013). The headlines of the sample are synthetic:"
@@ -49,6 +60,8 @@ def assemble(
     headlines: pd.DataFrame,
     news_sentiment: pd.DataFrame,
     forecasts: pd.DataFrame,
+    quantiles: pd.DataFrame,
+    targets: pd.DataFrame,
     baselines: pd.DataFrame,
     trials: pd.DataFrame,
     trading_signals: pd.DataFrame,
@@ -69,6 +82,8 @@ def assemble(
         headlines: ticker, published_at, title, and score of those to be listed.
         news_sentiment: ticker, session, sentiment, sentiment_mean_5, news_count.
         forecasts: the networks' walk-forward forecasts with ``actual``.
+        quantiles: the networks' quantiles, a row each, with ``actual``.
+        targets: what the unconditional quantiles beside them come from.
         baselines: those of the baselines; where there are any, only their rows are scored.
         trials: the ledger of what was tried; empty: each model and seed is a trial.
         trading_signals: of all sessions.
@@ -89,7 +104,7 @@ def assemble(
         graded = pd.concat([graded, sentiment_forecasts(news_sentiment, graded)])
     scored = pd.concat([graded, baselines], ignore_index=True) if len(graded) else graded
     evidence = overall_evidence(graded, trials if len(trials) else None)
-    tried = int(evidence["trials"].max()) if len(evidence) else 1
+    tried = trials_counted(evidence)
     # The sentiment level is no log return, so that it has no loss to be compared by.
     lucky = luck(scored[scored["model"] != "sentiment"], tried, settings.backtest.sessions_per_year)
     accounts = _accounts(decisions, bars, settings)
@@ -110,6 +125,9 @@ def assemble(
         mean_ic=mean_cross_sectional_ic(average_seeds(scored)),
         rolling_ic=rolling_ic(scored),
         reliability=reliability(scored),
+        calibration=quantile_calibration(
+            _on_shared_rows(quantiles, baselines), targets, fold_table
+        ),
         evidence=evidence,
         pooled_evidence=pooled_evidence(graded, evidence),
         luck=lucky.frame,
@@ -140,6 +158,45 @@ def assemble(
         },
         notes=SAMPLE_NOTES if settings.source == "sample" else (),
     )
+
+
+def forecast_page(
+    forecasts: pd.DataFrame,
+    quantiles: pd.DataFrame,
+    evidence: pd.DataFrame,
+    targets: pd.DataFrame,
+    fold_table: pd.DataFrame,
+    sessions_per_year: int,
+) -> dict[str, pd.DataFrame | Figure]:
+    """What the page of the forecasts shows: their scores, how lucky they are, and the evidence.
+
+    Args:
+        forecasts: of networks and baselines, with ``actual`` and kind ("network" | "baseline").
+        quantiles: the networks' quantiles, a row each, with ``actual``.
+        evidence: by ticker, model and fold; the newest fold's is shown.
+        targets: as for :func:`assemble`.
+        fold_table: fold, role, first_session, last_session.
+        sessions_per_year: what Sharpe ratios are scaled by.
+
+    Returns:
+        Title to table or picture.
+    """
+    metrics = forecast_metrics(forecasts, by=("ticker", "model"))
+    networks = forecasts[forecasts["kind"] == "network"]
+    lucky = luck(forecasts, trials_counted(evidence), sessions_per_year)
+    calibration = quantile_calibration(quantiles, targets, fold_table)
+    return {
+        "metrics": metrics,
+        "hit_rates": evidence_plots.hit_rates(without_minor(metrics)),
+        "calibration": calibration,
+        "quantile_coverage": evidence_plots.quantile_coverage(calibration),
+        "luck": lucky.frame,
+        "luck_of_all": pd.DataFrame(
+            {"superior_p": [lucky.superior_p], "backtest_overfitting": [lucky.overfitting]}
+        ),
+        "across_tickers": mean_cross_sectional_ic(average_seeds(networks)),
+        "evidence": evidence.groupby(["ticker", "model"]).tail(1),
+    }
 
 
 def _on_shared_rows(forecasts: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:

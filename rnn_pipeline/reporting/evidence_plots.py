@@ -28,6 +28,7 @@ from rnn_pipeline.reporting.style import (
     nothing_to_draw,
     panels,
     percent_axis,
+    round_steps,
     styled,
     without_minor,
 )
@@ -113,6 +114,7 @@ def ic_through_time(metrics: pd.DataFrame, fold_table: pd.DataFrame) -> Figure:
     axes.axhline(0.0, color=INK, linewidth=0.9)
     furthest = max(0.1, 1.15 * float(tested["ic"].abs().max()))
     axes.set_ylim(-furthest, furthest)
+    round_steps(axes)
     axes.yaxis.set_major_formatter(lambda value, _: format_value(value, "+.2f"))
     axes.grid(axis="y")
     date_axis(axes, pd.concat([tested["first_session"], tested["last_session"]]))
@@ -151,6 +153,7 @@ def rolling_ic(rolling: pd.DataFrame) -> Figure:
     axes.axhline(0.0, color=INK, linewidth=0.9)
     furthest = max(0.1, 1.1 * float(shown["ic"].abs().max()))
     axes.set_ylim(-furthest, furthest)
+    round_steps(axes)
     axes.yaxis.set_major_formatter(lambda value, _: format_value(value, "+.2f"))
     axes.grid(axis="y")
     date_axis(axes, shown["session"])
@@ -188,6 +191,7 @@ def reliability(table: pd.DataFrame) -> Figure:
         axes.axhline(0.0, color=INK, linewidth=0.8, linestyle="--")
         axes.set_title(display_name(model), color=colour)
         axes.set_ylim(-furthest, furthest)
+        round_steps(axes)
         axes.set_xticks([own["bin"].min(), own["bin"].max()], labels=["lowest", "highest"])
         first, last = axes.get_xticklabels()
         first.set_horizontalalignment("left")
@@ -195,6 +199,47 @@ def reliability(table: pd.DataFrame) -> Figure:
         axes.grid(axis="y")
         percent_axis(axes.yaxis, digits=1)
         if model != chosen[0]:
+            axes.tick_params(labelleft=False)
+    return figure
+
+
+@styled
+def quantile_coverage(table: pd.DataFrame) -> Figure:
+    """How often outcomes fell at or below each forecast quantile, beside how often they should.
+
+    Args:
+        table: model, level, coverage, low, high (fractions), pinball, unconditional, as of
+            :func:`~rnn_pipeline.evidence.calibration.quantile_calibration`; a panel per model.
+    """
+    title = "Do quantiles hold what they promise?"
+    models = in_order(table["model"])[:PANELS] if len(table) else []
+    if not models:
+        return nothing_to_draw(
+            title, "No network forecasts quantiles: give one model.networks.NAME.quantiles."
+        )
+    figure = new_figure(
+        title,
+        "Outcomes at or below a quantile, by its level; bar: 95 % interval; dashed: as promised.\n"
+        "In brackets: pinball loss saved against the training rows' own quantiles.",
+        width=WIDE if len(models) > 1 else HALF + 1.6,
+        height=3.3,
+    )
+    looks = line_styles(models)
+    for model, (axes,) in panels(figure, models, columns=len(models)).items():
+        own = table[table["model"] == model].sort_values("level")
+        colour, level = looks[model][0], own["level"].to_numpy()
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
+        axes.vlines(level, own["low"], own["high"], color=colour, alpha=0.45, linewidth=2.4)
+        axes.plot(level, own["coverage"].to_numpy(), "o-", color=colour, markersize=4, linewidth=1)
+        saved = format_value(1 - own["pinball"].sum() / own["unconditional"].sum(), "+.1%")
+        axes.set_title(f"{display_name(model)} ({saved})", color=colour)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xticks(level, labels=[f"{100 * part:g} %" for part in level])
+        axes.set_yticks(level)
+        axes.grid()
+        percent_axis(axes.yaxis)
+        if model != models[0]:
             axes.tick_params(labelleft=False)
     return figure
 

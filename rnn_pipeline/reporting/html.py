@@ -114,6 +114,14 @@ METRIC_COLUMNS = (
     Column("p_value", "p"),
     Column("grade", "Evidence", "grade"),
 )
+# What is known of all tickers together alone: resampled sessions, and comparisons of models.
+POOLED_COLUMNS = (
+    *METRIC_COLUMNS[:8],
+    Column("ic_low", "IC, low"),
+    Column("ic_high", "high"),
+    *METRIC_COLUMNS[8:],
+    Column("best", "Best set", "name"),
+)
 PERFORMANCE_COLUMNS = (
     Column("title", "Account", "name"),
     Column("total_return", "Return"),
@@ -221,7 +229,10 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
     frame = frame.merge(report.mean_ic[["model", "mean_ic"]], on="model", how="left")
     for by_model, columns in (
         (report.alone, ["sharpe_ratio", "break_even_bps"]),
-        (report.luck, ["superior_p", "deflated_sharpe_ratio"]),
+        (
+            report.luck,
+            ["superior_p", "deflated_sharpe_ratio", "ic_low", "ic_high", "in_confidence_set"],
+        ),
     ):
         frame = frame.merge(by_model[["model", *columns]], on="model", how="left")
     reach = max(0.02, (frame[["hit_low", "hit_high"]] - 0.5).abs().max().max())
@@ -234,6 +245,7 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
             model = record["model"]
             record["title"] = display_name(model)
             record["quiet"] = model in BASELINES
+            record["best"] = {True: "in", False: "out"}.get(record["in_confidence_set"])
             ends = [record[end] for end in ("hit_low", "hit_rate", "hit_high")]
             record["interval"] = [50 + 50 * (end - 0.5) / reach for end in ends]
             record["reached"] = _reached(report.evidence, model)
@@ -243,7 +255,7 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
     shown = tuple(column for column in EVIDENCE_COLUMNS if column.name in told)
     return (
         Table(shown or EVIDENCE_COLUMNS, top),
-        Table(METRIC_COLUMNS, top),
+        Table(POOLED_COLUMNS, top),
         Table(METRIC_COLUMNS, tuple(groups.values())),
     )
 
@@ -306,6 +318,7 @@ def _pictures(report: Report) -> dict[str, Picture]:
         "ic": evidence_plots.ic_through_time(report.metrics_by_fold, report.fold_table),
         "rolling": evidence_plots.rolling_ic(report.rolling_ic),
         "reliability": evidence_plots.reliability(report.reliability),
+        "calibration": evidence_plots.quantile_coverage(report.calibration),
         "costs": evidence_plots.cost_sensitivity(report.costs, report.cost_bps),
         "hits": evidence_plots.hit_rates(without_minor(report.metrics_by_ticker)),
         "loss": plots.loss_curves(report.history),

@@ -26,9 +26,15 @@ _REQUIRED = {
     "mean_ic": ("model", "mean_ic", "mean_ic_t"),
     "rolling_ic": ("model", "session", "ic"),
     "reliability": ("model", "bin", "forecast", "actual", "low", "high"),
+    "calibration": (
+        *("model", "level", "n", "coverage", "low", "high", "pinball", "unconditional", "skill"),
+    ),
     "evidence": ("ticker", "model", "p_value", "trials", "sign_flip_rate", "grade"),
     "pooled_evidence": ("model", "p_value", "grade"),
-    "luck": ("model", "superior_p", "deflated_sharpe_ratio"),
+    "luck": (
+        *("model", "superior_p", "deflated_sharpe_ratio", "ic_low", "ic_high"),
+        "in_confidence_set",
+    ),
     "fold_table": ("fold", "role", "first_session", "last_session"),
     "history": ("fold", "seed", "epoch", "train_loss", "val_loss"),
     "performance": ("name", "fill", *_ACCOUNT, "capacity"),
@@ -62,9 +68,12 @@ class Report:
         mean_ic: ``mean_cross_sectional_ic``: model, mean_ic, mean_ic_t.
         rolling_ic: model, session, ic.
         reliability: model, bin, forecast, actual, low, high.
+        calibration: ``quantile_calibration``: model, level, n, coverage, low, high, pinball,
+            unconditional, skill.
         evidence: ``overall_evidence``: ticker, model, p_value, trials, sign_flip_rate, grade.
         pooled_evidence: ``pooled_evidence``: model, p_value, grade.
-        luck: the frame of ``Luck``: model, superior_p, deflated_sharpe_ratio.
+        luck: the frame of ``Luck``: model, superior_p, deflated_sharpe_ratio, ic_low, ic_high,
+            in_confidence_set.
         overfitting: probability of backtest overfitting among all models and seeds.
         evidence_rule: how the grades are given, in words.
         fold_table: fold, role, first_session, last_session.
@@ -100,6 +109,7 @@ class Report:
     mean_ic: pd.DataFrame = field(default_factory=pd.DataFrame)
     rolling_ic: pd.DataFrame = field(default_factory=pd.DataFrame)
     reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
+    calibration: pd.DataFrame = field(default_factory=pd.DataFrame)
     evidence: pd.DataFrame = field(default_factory=pd.DataFrame)
     pooled_evidence: pd.DataFrame = field(default_factory=pd.DataFrame)
     luck: pd.DataFrame = field(default_factory=pd.DataFrame)

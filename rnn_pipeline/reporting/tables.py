@@ -48,6 +48,14 @@ FORMATS = {
     "deflated_sharpe_ratio": ".1%",
     "superior_p": ".3f",
     "backtest_overfitting": ".0%",
+    # calibration
+    "level": "g",
+    "coverage": ".1%",
+    "low": ".1%",
+    "high": ".1%",
+    "pinball": ".3e",
+    "unconditional": ".3e",
+    "skill": "+.1%",
     # backtests
     "total_return": "+.1%",
     "annual_return": "+.1%",

@@ -12,7 +12,10 @@ SCHEMA_VERSION = 4
 
 _BAR = "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, adj_close DOUBLE, volume DOUBLE"
 _KEY = "ticker VARCHAR NOT NULL, session DATE NOT NULL"
-_SIGNAL_END = "grade VARCHAR, reason VARCHAR, known_at TIMESTAMPTZ, run_id VARCHAR"
+_SIGNAL_END = (
+    "grade VARCHAR, reason VARCHAR, known_at TIMESTAMPTZ, run_id VARCHAR, data_hash VARCHAR,"
+    " code_version VARCHAR, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+)
 
 TABLES: dict[str, str] = {
     "meta": "schema_version INTEGER NOT NULL, created_at TIMESTAMPTZ NOT NULL",
@@ -115,6 +118,13 @@ TABLES: dict[str, str] = {
         " created_at TIMESTAMPTZ, state VARCHAR, was VARCHAR, from_session DATE,"
         " changed_at TIMESTAMPTZ, change VARCHAR, reason VARCHAR, run_id VARCHAR"
     ),
+    # Of networks that forecast quantiles beside the point: level in (0, 1), quantile a log return.
+    "forecast_quantiles": (
+        f"{_KEY}, fold INTEGER, model VARCHAR, seed INTEGER, horizon INTEGER, level DOUBLE,"
+        " quantile DOUBLE, known_at TIMESTAMPTZ, model_hash VARCHAR, feature_set_hash VARCHAR,"
+        " code_version VARCHAR, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session, model, seed, horizon, level)"
+    ),
     # What networks must beat; a table of its own, so that nothing of it can be traded.
     "baseline_forecasts": (
         f"{_KEY}, fold INTEGER, model VARCHAR, seed INTEGER, horizon INTEGER, forecast DOUBLE,"
@@ -136,22 +146,52 @@ TABLES: dict[str, str] = {
         " known_at TIMESTAMPTZ, run_id VARCHAR, PRIMARY KEY (ticker, model, fold)"
     ),
     "price_signals": (
-        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, signal DOUBLE, weight DOUBLE,"
-        f" {_SIGNAL_END}, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, agreement DOUBLE, networks INTEGER,"
+        f" signal DOUBLE, weight DOUBLE, feature_set_hash VARCHAR, {_SIGNAL_END}"
     ),
     "sentiment_signals": (
-        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, signal DOUBLE, weight DOUBLE,"
-        f" {_SIGNAL_END}, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, signal DOUBLE, weight DOUBLE, {_SIGNAL_END}"
+    ),
+    # What each source adds to the signal of its ticker and session: they add up to it.
+    "signal_contributions": (
+        f"{_KEY}, source VARCHAR, horizon INTEGER, fold INTEGER, networks INTEGER, forecast DOUBLE,"
+        " dispersion DOUBLE, standardised DOUBLE, grade VARCHAR, abstains BOOLEAN, weight DOUBLE,"
+        " contribution DOUBLE, known_at TIMESTAMPTZ, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session, source, horizon)"
     ),
     "trading_signals": (
-        f"{_KEY}, forecast DOUBLE, sentiment DOUBLE, price_contribution DOUBLE,"
-        f" sentiment_contribution DOUBLE, signal DOUBLE, label VARCHAR, {_SIGNAL_END},"
-        " model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, agreement DOUBLE, abstains BOOLEAN,"
+        " sentiment DOUBLE, price_contribution DOUBLE, sentiment_contribution DOUBLE,"
+        " signal DOUBLE, label VARCHAR, policy VARCHAR, feature_set_hash VARCHAR,"
+        f" {_SIGNAL_END}"
     ),
     "trading_decisions": (
-        f"{_KEY}, forecast DOUBLE, sentiment DOUBLE, signal DOUBLE, label VARCHAR,"
-        " position DOUBLE, previous_position DOUBLE, action VARCHAR,"
-        f" {_SIGNAL_END}, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+        f"{_KEY}, forecast DOUBLE, sentiment DOUBLE, signal DOUBLE, label VARCHAR, policy VARCHAR,"
+        " position DOUBLE, previous_position DOUBLE, limited_by VARCHAR, action VARCHAR,"
+        f" feature_set_hash VARCHAR, {_SIGNAL_END}"
+    ),
+    # The account that trades the decisions: the next session's limits look back at it.
+    "trading_account": (
+        "session DATE PRIMARY KEY, equity DOUBLE, peak DOUBLE, drawdown DOUBLE,"
+        " cash_sessions INTEGER, gross DOUBLE, net DOUBLE, turnover DOUBLE, known_at TIMESTAMPTZ,"
+        " run_id VARCHAR"
+    ),
+    # Decisions as they were when they were made; rows are only added.
+    "paper_orders": (
+        f"{_KEY}, position DOUBLE, known_at TIMESTAMPTZ, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session)"
+    ),
+    # What became of each order at the open of its session; missed says why it was not filled.
+    "paper_fills": (
+        f"{_KEY}, decided DATE, price DOUBLE, weight_before DOUBLE, weight_wanted DOUBLE,"
+        " weight_after DOUBLE, cost DOUBLE, slippage DOUBLE, missed VARCHAR, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session)"
+    ),
+    # equity = promise + revised + missed + drift + slippage + cost.
+    "paper_account": (
+        "session DATE PRIMARY KEY, equity DOUBLE, promise DOUBLE, revised DOUBLE, missed DOUBLE,"
+        " drift DOUBLE, slippage DOUBLE, cost DOUBLE, net_return DOUBLE, gross_return DOUBLE,"
+        " turnover DOUBLE, exposure DOUBLE, run_id VARCHAR"
     ),
 }
 
@@ -160,6 +200,13 @@ OPEN_TABLES = frozenset({"price_features", "model_features", "news_sentiment"})
 _WITH_OUTCOME = (
     "SELECT f.*, t.target AS actual, t.target_session"
     " FROM {} f LEFT JOIN targets t USING (ticker, session, horizon)"
+)
+#: Of each session's champions alone; who was never registered is heard.
+_HEARD = (
+    "SELECT f.* FROM {} f ASOF LEFT JOIN champions c"
+    " ON f.ticker = c.ticker AND split_part(f.model, '@', 1) = c.slot"
+    "   AND f.session >= c.from_session"
+    " WHERE c.slot IS NULL OR c.model = f.model"
 )
 VIEWS: dict[str, str] = {
     # From which session on which model speaks in a slot; NULL where a champion left it empty.
@@ -171,17 +218,18 @@ VIEWS: dict[str, str] = {
     # A forecast beside what then happened; the outcome is unknown (NULL) until its session.
     # Of every recipe that was trained, whether it may speak or not:
     "recipe_forecasts": _WITH_OUTCOME.format("forecasts"),
-    # Of each session's champions alone:
-    "walk_forward_forecasts": (
-        "SELECT f.* FROM recipe_forecasts f ASOF LEFT JOIN champions c"
-        " ON f.ticker = c.ticker AND split_part(f.model, '@', 1) = c.slot"
-        "   AND f.session >= c.from_session"
-        " WHERE c.slot IS NULL OR c.model = f.model"
-    ),
+    "walk_forward_forecasts": _HEARD.format("recipe_forecasts"),
     "walk_forward_baselines": _WITH_OUTCOME.format("baseline_forecasts"),
+    "walk_forward_quantiles": _HEARD.format(f"({_WITH_OUTCOME.format('forecast_quantiles')})"),
     # Networks and baselines side by side, for whoever asks which is better.
     "all_forecasts": (
         "SELECT 'network' AS kind, * FROM walk_forward_forecasts UNION ALL BY NAME"
         " SELECT 'baseline' AS kind, * FROM walk_forward_baselines"
+    ),
+    # For other programs: these columns keep their names, order and meaning (docs/trading.md).
+    "decisions_v1": (
+        "SELECT session, ticker, action, position, previous_position, label, signal, forecast,"
+        " sentiment, grade, policy, limited_by, reason, known_at, data_hash, feature_set_hash,"
+        " code_version, model_hash FROM trading_decisions"
     ),
 }

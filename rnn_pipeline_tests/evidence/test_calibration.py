@@ -39,40 +39,85 @@ def test_equal_forecasts_stay_together_and_a_constant_has_no_order(make_forecast
     assert reliability(forecasts.assign(forecast=0.0)).empty
 
 
+LEVELS = (0.1, 0.5, 0.9)
+
+
 def with_quantiles(forecasts: pd.DataFrame) -> pd.DataFrame:
-    forecasts = forecasts[["ticker", "model", "session", "horizon", "actual"]]
-    return forecasts.assign(**{"q0.1": 0.01 * norm.ppf(0.1), "q0.5": 0.0, "q0.9": 0.004})
+    """Three constant quantiles of every forecast, the last of them too low."""
+    values = (0.01 * norm.ppf(0.1), 0.0, 0.004)
+    rows = [
+        forecasts.drop(columns="forecast").assign(level=level, quantile=value)
+        for level, value in zip(LEVELS, values, strict=True)
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def training(rng: np.random.Generator, tickers: tuple[str, ...]) -> pd.DataFrame:
+    """Outcomes of 200 sessions in 1990, of which ``SPANS`` trains on the first 100."""
+    sessions = pd.date_range("1990-01-01", periods=200)
+    return pd.concat(
+        [
+            pd.DataFrame({"ticker": ticker, "session": sessions, "target": rng.normal(size=200)})
+            for ticker in tickers
+        ],
+        ignore_index=True,
+    )
+
+
+def spans(folds: pd.Series) -> pd.DataFrame:
+    first = pd.Timestamp("1990-01-01")
+    return pd.DataFrame(
+        [
+            (fold, role, first + pd.Timedelta(days=start), first + pd.Timedelta(days=start + 99))
+            for fold in folds.unique()
+            for role, start in (("train", 0), ("val", 100))
+        ],
+        columns=["fold", "role", "first_session", "last_session"],
+    )
 
 
 def test_coverage_and_pinball_loss_are_those_of_scipy_and_scikit_learn(make_forecasts) -> None:
-    forecasts = with_quantiles(make_forecasts(sessions=300, seeds=(0,)))
+    forecasts = make_forecasts(sessions=300, seeds=(0,))
     forecasts.loc[7, "actual"] = np.nan
-    known = forecasts.dropna()
-    table = quantile_calibration(forecasts, (0.1, 0.5, 0.9)).set_index("quantile")
-    for level in (0.1, 0.5, 0.9):
-        row, column = table.loc[level], f"q{level:g}"
-        below = int((known["actual"] <= known[column]).sum())
+    quantiles, targets = with_quantiles(forecasts), training(np.random.default_rng(1), ("AAA",))
+    known = forecasts.dropna(subset="actual")["actual"]
+    table = quantile_calibration(quantiles, targets, spans(forecasts["fold"])).set_index("level")
+    for level, own in quantiles.groupby("level"):
+        row, quantile = table.loc[level], own["quantile"].iloc[0]
+        below = int((known <= quantile).sum())
         assert row["n"] == 299
         assert row["coverage"] == below / 299
         interval = binomtest(below, 299).proportion_ci(method="wilson")
         assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
-        loss = mean_pinball_loss(known["actual"], known[column], alpha=level)
+        loss = mean_pinball_loss(known, np.full(299, quantile), alpha=level)
         assert row["pinball"] == pytest.approx(loss)
+        learned = np.quantile(targets["target"][:100], level)
+        unconditional = mean_pinball_loss(known, np.full(299, learned), alpha=level)
+        assert row["unconditional"] == pytest.approx(unconditional)
+        assert row["skill"] == pytest.approx(1 - loss / unconditional)
     assert table.loc[0.1, "low"] < 0.1 < table.loc[0.1, "high"]
     assert table.loc[0.9, "high"] < 0.9
 
 
-def test_groups_are_calibrated_for_themselves(make_forecasts) -> None:
-    forecasts = with_quantiles(make_forecasts(("AAA", "BBB"), sessions=50, seeds=(0,)))
-    table = quantile_calibration(forecasts, (0.5,), by=("ticker", "model"))
-    alone = quantile_calibration(forecasts[forecasts["ticker"] == "BBB"], (0.5,))
-    assert table["ticker"].tolist() == ["AAA", "BBB"]
-    assert table["coverage"][1] == alone["coverage"][0]
+def test_quantiles_are_averaged_over_seeds_and_groups_stand_for_themselves(make_forecasts) -> None:
+    quantiles = with_quantiles(make_forecasts(("AAA", "BBB"), sessions=50, seeds=(0, 1)))
+    shift = quantiles["seed"].map({0: 0.001, 1: -0.001})
+    targets = training(np.random.default_rng(2), ("AAA", "BBB"))
+    told = targets, spans(quantiles["fold"]), ("ticker", "model")
+    table = quantile_calibration(quantiles, *told)
+    spread = quantile_calibration(quantiles.assign(quantile=quantiles["quantile"] + shift), *told)
+    assert table["ticker"].unique().tolist() == ["AAA", "BBB"]
+    assert (table["n"] == 50).all()
+    pd.testing.assert_frame_equal(table, spread)
+    one = quantiles[quantiles["ticker"] == "BBB"]
+    alone = quantile_calibration(one, *told)
+    pd.testing.assert_frame_equal(alone, table[3:].reset_index(drop=True))
 
 
 def test_a_level_that_is_none_is_named(make_forecasts) -> None:
-    forecasts = with_quantiles(make_forecasts())
-    with pytest.raises(ValueError, match=r"quantiles \[90\] are not levels"):
-        quantile_calibration(forecasts, (0.1, 90))
-    with pytest.raises(ValueError, match=r"lacks the columns \['q0.2'\]"):
-        quantile_calibration(forecasts, (0.2,))
+    quantiles = with_quantiles(make_forecasts())
+    told = training(np.random.default_rng(3), ("AAA",)), spans(quantiles["fold"])
+    with pytest.raises(ValueError, match=r"\[90.0\] are no levels"):
+        quantile_calibration(quantiles.replace({"level": {0.9: 90.0}}), *told)
+    with pytest.raises(ValueError, match=r"lacks the columns \['quantile'\]"):
+        quantile_calibration(quantiles.drop(columns="quantile"), *told)

@@ -2,8 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rnn_pipeline.evidence.backtest import backtest, sign_positions
+from rnn_pipeline.evidence.luck import sign_sharpe_ratios
 from rnn_pipeline.evidence.metrics import forecast_metrics
-from rnn_pipeline.evidence.plausibility import implausible
+from rnn_pipeline.evidence.plausibility import (
+    implausible,
+    implausible_account,
+    implausible_forecasts,
+)
+from rnn_pipeline.settings import BacktestSpec
 
 HONEST = {
     "ticker": "AAA",
@@ -61,3 +68,51 @@ def test_no_rows_and_no_columns(make_forecasts) -> None:
 def test_forecasts_that_know_the_outcome_are_flagged(make_forecasts, skill, flagged) -> None:
     metrics = forecast_metrics(make_forecasts(sessions=600, skill=skill))
     assert bool(len(implausible(metrics))) is flagged
+
+
+def test_the_sharpe_ratio_of_trading_signs_has_a_ceiling_too(make_forecasts) -> None:
+    honest = make_forecasts(("AAA", "BBB"), sessions=600, skill=0.05)
+    assert implausible_forecasts(honest, 252).empty
+    # Every sign is right, but the size says nothing: no other ceiling is broken on one ticker less.
+    knowing = honest.assign(forecast=np.sign(honest["actual"]))
+    found = implausible_forecasts(knowing, 252)
+    sharpe = found[found["figure"] == "Sharpe ratio"]
+    assert sharpe["ticker"].tolist()[:2] == ["AAA", "BBB"]
+    assert sharpe["ticker"].isna().sum() == 1
+    assert sharpe["reason"].iloc[-1].startswith("lstm: Sharpe ratio ")
+
+
+def test_the_sharpe_ratio_of_signs_is_that_of_their_session_returns(make_forecasts) -> None:
+    forecasts = make_forecasts(("AAA", "BBB"), sessions=90, seeds=(0, 1), skill=0.3)
+    mean = forecasts.groupby(["ticker", "session"], as_index=False).agg(
+        forecast=("forecast", "mean"), actual=("actual", "first")
+    )
+    daily = (np.sign(mean["forecast"]) * mean["actual"]).groupby(mean["session"]).mean()
+    expected = daily.mean() / daily.std(ddof=0) * np.sqrt(252)
+    found = sign_sharpe_ratios(forecasts, ("model",), 252)
+    assert found["sharpe_ratio"].tolist() == pytest.approx([expected])
+    third = daily.iloc[::3]
+    longer = sign_sharpe_ratios(forecasts.assign(horizon=3), ("model",), 252)
+    expected = third.mean() / third.std(ddof=0) * np.sqrt(252 / 3)
+    assert longer["sharpe_ratio"].tolist() == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("knowing", [False, True])
+def test_an_account_that_knows_the_next_open_is_flagged(knowing: bool) -> None:
+    rng = np.random.default_rng(0)
+    price = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, 502)))
+    bars = pd.DataFrame(
+        {
+            "ticker": "AAA",
+            "session": pd.bdate_range("2011-01-03", periods=502),
+            **dict.fromkeys(("open", "close", "adj_close"), price),
+        }
+    )
+    held = bars.iloc[:500].assign(
+        forecast=np.log(price[2:] / price[1:-1]) if knowing else rng.normal(size=500)
+    )
+    account = backtest(sign_positions(held), bars, BacktestSpec())
+    found = implausible_account(account, "strategy")
+    assert found["figure"].tolist() == (["Sharpe ratio"] if knowing else [])
+    idle = backtest(held.assign(position=0.0), bars, BacktestSpec())
+    assert implausible_account(idle, "strategy").empty

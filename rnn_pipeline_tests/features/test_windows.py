@@ -506,6 +506,44 @@ def test_training_hash_names_what_training_sees(features: pd.DataFrame) -> None:
     assert hash_of(features, FOLDS[1]) != base
 
 
+def test_a_bar_that_came_late_and_completes_no_window_changes_no_training_hash(
+    features: pd.DataFrame,
+) -> None:
+    # All bars are known on their day but one, which was missing for a while.
+    known = features.assign(known_at=features["session"].dt.tz_localize("UTC"))
+    late = ((known["ticker"] == "OLD") & (known["session"] == AXIS[25])).to_numpy()
+    targets = make_targets(features)
+
+    def data_of(features: pd.DataFrame, targets: pd.DataFrame) -> FoldData:
+        matrix = ModelMatrix.build(features, COLUMNS)
+        index = window_index(matrix, targets, AXIS, LOOKBACK)
+        return fold_data(matrix, index, FOLDS[0], "OLD", min_train=1)
+
+    before = data_of(known[~late], targets[~late])
+    arrived = known.assign(
+        known_at=known["known_at"].mask(late, pd.Timestamp("2022-01-01", tz="UTC"))
+    )
+    after = data_of(arrived, targets)
+    assert len(after.inputs) == len(before.inputs) + 1
+    assert len(after.train_ends) == len(before.train_ends)
+    assert after.training_hash == before.training_hash
+
+    # The same bar on its day completes windows; a target's change is seen, too.
+    assert data_of(known, targets).training_hash != before.training_hash
+    moved = targets["target"].where(targets["session"] != AXIS[20], 0.5)
+    assert data_of(arrived, targets.assign(target=moved)).training_hash != before.training_hash
+
+
+def test_windows_on_either_side_of_a_gap_are_told_from_windows_across_it() -> None:
+    frame = make_features("OLD", AXIS, seed=1)
+    matrix, index = prepared(frame)
+    whole = fold_data(matrix, index, FOLDS[0], "OLD", min_train=1)
+    left_out = index[~index["end_row"].between(26, 26 + LOOKBACK - 2)]
+    parted = fold_data(matrix, left_out, FOLDS[0], "OLD", min_train=1)
+    assert parted.input_scaler.to_dict() == whole.input_scaler.to_dict(), "the same rows"
+    assert parted.training_hash != whole.training_hash
+
+
 def test_fold_status_says_who_is_left_out_and_why(features: pd.DataFrame) -> None:
     gone = make_features("GONE", AXIS[:58], seed=3)
     holes = make_features("HOLES", AXIS.delete(range(48, 60)), seed=4)

@@ -70,6 +70,11 @@ def test_closes_keep_order_and_repetition_and_take_any_resolution(nyse):
     assert list(nyse.closes(pd.Series(sessions))) == list(utc(*expected))
 
 
+def test_opens_follow_daylight_saving(nyse):
+    sessions = pd.DatetimeIndex(["2024-03-11", "2024-03-08"])
+    assert list(nyse.opens(sessions)) == list(utc("2024-03-11 13:30", "2024-03-08 14:30"))
+
+
 def test_closes_refuse_what_is_no_session(nyse):
     with pytest.raises(ValueError, match=r"2024-07-04.*not a session of XNYS.*1 of 2"):
         nyse.closes(pd.DatetimeIndex(["2024-07-03", "2024-07-04"]))

@@ -17,7 +17,9 @@ from rnn_pipeline.networks.fleet import Compute
 from rnn_pipeline.networks.tuning import Candidate, Tuned, inner_datasets, tune
 from rnn_pipeline.settings import FoldSpec, NetworkSpec, Settings, TrainingSpec, TuningSpec
 
-from .members import CPU
+from .members import CPU, REFERENCE
+
+AUTO = Compute(CPU)
 
 HORIZON = 2
 DELAY = 4
@@ -59,10 +61,14 @@ def town(scrambled_after: int | None = None) -> tuple[ModelMatrix, pd.DataFrame]
 
 
 def search(
-    storage: Path, spec: TuningSpec = SPEC, start: Candidate = START, after: int | None = None
+    storage: Path,
+    spec: TuningSpec = SPEC,
+    start: Candidate = START,
+    after: int | None = None,
+    compute: Compute = AUTO,
 ) -> Tuned:
     datasets = inner_datasets(*town(after), FOLD, "ACME", spec, HORIZON)
-    return tune("gru", 0, datasets, start, spec, storage, Compute(CPU))
+    return tune("gru", 0, datasets, start, spec, storage, compute)
 
 
 def told(tuned: Tuned) -> pd.DataFrame:
@@ -155,7 +161,7 @@ def test_a_killed_search_goes_on_with_the_same_trials(found: Tuned, tmp_path: Pa
     made: list[pd.DataFrame] = []
     datasets = inner_datasets(*town(), FOLD, "ACME", SPEC, HORIZON)
     spec = SPEC.model_copy(update={"n_trials": MANY})
-    again = tune("gru", 0, datasets, START, spec, storage, Compute(CPU), on_trial=made.append)
+    again = tune("gru", 0, datasets, START, spec, storage, AUTO, on_trial=made.append)
     assert len(made) == MANY - 3
     pd.testing.assert_frame_equal(told(again), told(found))
 
@@ -167,6 +173,26 @@ def test_a_search_that_is_done_trains_nothing(
     again = search(storage, SPEC.model_copy(update={"n_trials": MANY}))
     pd.testing.assert_frame_equal(told(again), told(found))
     assert again.best == found.best
+
+
+def test_the_kernels_trials_are_those_of_the_reference_to_rounding(
+    found: Tuned, tmp_path: Path
+) -> None:
+    by_torch = search(tmp_path / "studies.sqlite", compute=REFERENCE)
+    one, other = found.trials.head(FEW), by_torch.trials
+    assert list(one["params"]) == list(other["params"])
+    assert list(one["state"]) == list(other["state"])
+    np.testing.assert_allclose(one["value"], other["value"], rtol=1e-4)
+    assert list(one["value"]) != list(other["value"]), "both were trained by the same backend"
+    assert set(one["study"]) != set(other["study"])
+
+
+def test_a_kernel_that_cannot_run_is_named_when_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning.cpu, "available", lambda: "numba is not installed")
+    with pytest.raises(ValueError, match="'cpu' cannot run here: numba is not installed; set"):
+        search(tmp_path / "studies.sqlite", compute=replace(AUTO, backend="cpu"))
 
 
 def test_other_settings_are_another_study(found: Tuned, storage: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.reporting.report import Report
 
-from .frames import rolling, scored, tenths, walk
+from .frames import coverage, rolling, scored, tenths, walk
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -92,6 +92,7 @@ def make_report(
             "mean_ic": pd.DataFrame({"model": ["lstm"], "mean_ic": [0.031], "mean_ic_t": [1.2]}),
             "rolling_ic": rolling(),
             "reliability": tenths(),
+            "calibration": coverage(),
             "evidence": scored(ticker=tickers)[["ticker", "model"]].assign(
                 p_value=0.75, trials=6, sign_flip_rate=0.25, grade="none"
             ),
@@ -100,7 +101,7 @@ def make_report(
             ).assign(grade="none"),
             "luck": pd.DataFrame(
                 {"model": ["lstm"], "superior_p": [0.625], "deflated_sharpe_ratio": [0.375]}
-            ),
+            ).assign(ic_low=-0.031, ic_high=0.062, in_confidence_set=True),
             "overfitting": 0.44,
             "evidence_rule": "The rule.",
             "fold_table": fold_table,

@@ -15,6 +15,9 @@ from rnn_pipeline.settings import load_settings
 AXIS = pd.bdate_range("2011-01-03", periods=330)
 TICKERS = ("AAA", "BBB")
 SETTINGS = load_settings()
+SPANS = pd.DataFrame(
+    {"fold": 0, "role": "train", "first_session": AXIS[:1], "last_session": AXIS[19]}
+)
 
 
 def bars() -> pd.DataFrame:
@@ -58,7 +61,11 @@ def forecasts(models: tuple[str, ...], seeds: tuple[int, ...], sessions: slice) 
 @pytest.fixture(scope="module")
 def frames() -> dict[str, pd.DataFrame]:
     decisions = forecasts(("lstm",), (0,), slice(20, 330))[["ticker", "session"]]
+    gru = forecasts(("gru",), (0, 1), slice(20, 330)).drop(columns="forecast")
+    targets = bars()[["ticker", "session"]]
     return {
+        "quantiles": gru.assign(level=0.9, quantile=0.01),
+        "targets": targets.assign(target=np.resize([0.01, 0.02, -0.01], len(targets))),
         "bars": bars(),
         "forecasts": forecasts(("lstm", "gru"), (0, 1), slice(20, 330)),
         "baselines": forecasts(("zero", "ridge"), (0,), slice(20, 325)),
@@ -79,6 +86,8 @@ def report(frames: dict[str, pd.DataFrame], **changes: pd.DataFrame) -> Report:
     asked = {
         "bars": frames["bars"],
         "forecasts": frames["forecasts"],
+        "quantiles": frames["quantiles"],
+        "targets": frames["targets"],
         "baselines": frames["baselines"],
         "decisions": frames["decisions"],
         "news_sentiment": frames["sentiment"],
@@ -86,7 +95,7 @@ def report(frames: dict[str, pd.DataFrame], **changes: pd.DataFrame) -> Report:
         "headlines": pd.DataFrame({"ticker": [], "published_at": [], "title": [], "score": []}),
         "trading_signals": empty,
         "statuses": empty,
-        "fold_table": empty,
+        "fold_table": SPANS,
         "history": empty,
         "quarantine": empty,
         "sentiment_metrics": empty,
@@ -112,6 +121,17 @@ def test_everyone_is_scored_on_the_rows_that_baselines_have_too(
     # Without baselines, as in a warehouse that has none yet, every forecast counts.
     alone = report(frames, baselines=frames["baselines"].iloc[:0])
     assert set(alone.metrics["n"]) == {620}
+
+
+def test_quantiles_are_held_against_the_same_rows_and_their_training_rows(whole: Report) -> None:
+    (line,) = whole.calibration.to_dict("records")
+    assert (line["model"], line["level"], line["n"]) == ("gru", 0.9, 610)
+    shown = whole.metrics.set_index("model").loc["gru", "n"]
+    assert shown == 610
+    assert 0 < line["low"] < line["coverage"] < line["high"] < 1
+    # The training rows' own 90 % quantile is twice what the network says.
+    assert line["unconditional"] > line["pinball"]
+    assert line["skill"] == 1 - line["pinball"] / line["unconditional"]
 
 
 def test_baselines_are_not_graded_and_trials_are_those_of_the_networks(whole: Report) -> None:

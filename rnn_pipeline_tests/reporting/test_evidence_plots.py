@@ -7,7 +7,7 @@ import pytest
 
 from rnn_pipeline.reporting import evidence_plots, plots, style
 
-from .frames import rolling, scored, tenths
+from .frames import coverage, rolling, scored, tenths
 
 FIVE = ["AAPL", "GOOG", "IBM", "MSFT", "ORCL"]
 MANY = [f"T{i:03d}" for i in range(24)]
@@ -55,6 +55,22 @@ def test_tenths_of_the_forecasts_have_a_dot_and_a_bar_each() -> None:
     bars = [segment[:, 1].tolist() for segment in first.collections[0].get_segments()]
     assert bars[0] == pytest.approx([-0.003, -0.001])
     assert len(bars) == 10
+
+
+def test_quantiles_lie_on_the_diagonal_where_they_hold_what_they_promise() -> None:
+    figure = evidence_plots.quantile_coverage(coverage())
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    # The panels come in the order of the models; in brackets what the pinball loss saves.
+    assert titles == ["LSTM (\u221225.0\u202f%)", "GRU (+25.0\u202f%)"]
+    narrow, kept = figure.axes
+    diagonal, drawn = kept.lines
+    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert drawn.get_xdata() == pytest.approx(drawn.get_ydata())
+    assert narrow.lines[1].get_ydata() == pytest.approx([0.14, 0.3, 0.5, 0.7, 0.86])
+    bars = [segment[:, 1].tolist() for segment in kept.collections[0].get_segments()]
+    assert bars[0] == pytest.approx([0.02, 0.08])
+    assert kept.get_xticklabels()[0].get_text() == "5 %"
+    assert "model.networks" in texts(evidence_plots.quantile_coverage(pd.DataFrame()))
 
 
 def test_many_networks_are_cut_to_the_panels_that_fit() -> None:

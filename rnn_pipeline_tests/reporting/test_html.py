@@ -68,7 +68,7 @@ def test_the_page_holds_everything_and_needs_nothing(make_report: MakeReport) ->
         *("evidence", "decisions", "equity", "test", "news", "data", "provenance")
     ]
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 13
+    assert len(images) == 14
     assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
     assert all(image["alt"] for image in images)
     assert "script" not in {tag for tag, _ in page.tags}
@@ -112,7 +112,7 @@ def test_figures_stand_where_they_belong(make_report: MakeReport) -> None:
     figures = page.row("LSTM", after="Model", number=1)
     assert figures == [
         *("LSTM", "1,234", "1.5000", "0.01000", "−50.00\u202f%", "51.0\u202f%"),
-        *("48.0–54.0\u202f%", "+0.012", "+0.4", "–", "0.5", "○○○ none"),
+        *("48.0–54.0\u202f%", "+0.012", "−0.031", "+0.062", "+0.4", "–", "0.5", "○○○ none", "in"),
     ]
     # What was tried, and the chance of it, are a ticker's own.
     assert page.row("LSTM", after="AAPL")[-3:-1] == ["6", "0.75"]
@@ -180,7 +180,7 @@ def test_an_empty_report_says_so_everywhere() -> None:
         ("metrics_by_ticker", "performance", "bars", "luck"),
         ("evidence", "history", "trading_signals", "alone"),
         ("headlines", "sentiment_metrics", "data", "mean_ic"),
-        ("news_sentiment", "quarantine", "reliability"),
+        ("news_sentiment", "quarantine", "reliability", "calibration"),
     ],
 )
 @pytest.mark.usefixtures("undrawn")

@@ -249,7 +249,7 @@ def step_forward(plan: Plan, work: np.ndarray, layer: int, t: int, n: int) -> No
             a_step=1,
             b=plan.weights + plan.recurrent_matrix[layer] + block * (1 + width) * matrix_row,
             b_step=matrix_row,
-            n=1 + width,
+            n=1 + width if t else 1,  # the first states are 0: they add the bias alone
         )
         activate(
             plan.cell,
@@ -353,12 +353,16 @@ def transpose(
     work: np.ndarray, matrix: int, n_rows: int, n_columns: int, transposed: int, n_units: int
 ) -> None:
     """(1 + n_rows, n_columns) with a bias row to (n_columns, n_units), padded with 0."""
-    for column in range(n_columns):
+    # A vector's columns at a time: either side's cache lines are then met again soon.
+    for column in range(0, n_columns, LANES):
         target = transposed + column * n_units
         for row in range(n_rows):
-            work[target + row] = work[matrix + (1 + row) * n_columns + column]
-        for row in range(n_rows, n_units):
-            work[target + row] = 0.0
+            source = matrix + (1 + row) * n_columns + column
+            for lane in range(LANES):
+                work[target + lane * n_units + row] = work[source + lane]
+        for lane in range(LANES):
+            for row in range(n_rows, n_units):
+                work[target + lane * n_units + row] = 0.0
 
 
 @piece
@@ -620,6 +624,8 @@ def multiply_gradients(plan: Plan, work: np.ndarray, layer: int, n: int, source:
     """The gradients of a layer's two matrices, summed over windows and time."""
     below, width = plan.widths[layer], plan.widths[layer + 1]
     rows, gate_row = plan.lookback * n, plan.slots * LANES
+    # The first states are 0: before the second step they count for the bias alone.
+    idle = n if plan.lookback > 1 else 0
     for block in range(padded(width) // LANES):
         gates = gates_at(plan, layer, block, 0, n)
         matrix_row = plan.x_slots * LANES
@@ -638,20 +644,39 @@ def multiply_gradients(plan: Plan, work: np.ndarray, layer: int, n: int, source:
             n=rows,
         )
         matrix_row = plan.h_slots * LANES
+        gradient = plan.gradients + plan.recurrent_matrix[layer] + block * (1 + width) * matrix_row
+        states = plan.states[layer] + LANES - 1
+        stride = stride_of(width)
+        recurrent = gates + (plan.slots - plan.h_slots) * LANES
         multiply(
             work,
             add=False,
-            c=plan.gradients + plan.recurrent_matrix[layer] + block * (1 + width) * matrix_row,
+            c=gradient,
             c_row=matrix_row,
             n_rows=1 + width,
             n_vectors=plan.h_slots,
-            a=plan.states[layer] + LANES - 1,
+            a=states + idle * stride,
             a_row=1,
-            a_step=stride_of(width),
-            b=gates + (plan.slots - plan.h_slots) * LANES,
+            a_step=stride,
+            b=recurrent + idle * gate_row,
             b_step=gate_row,
-            n=rows,
+            n=rows - idle,
         )
+        if idle:
+            multiply(
+                work,
+                add=True,
+                c=gradient,
+                c_row=matrix_row,
+                n_rows=1,
+                n_vectors=plan.h_slots,
+                a=states,
+                a_row=1,
+                a_step=stride,
+                b=recurrent,
+                b_step=gate_row,
+                n=idle,
+            )
 
 
 @piece
