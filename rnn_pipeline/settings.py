@@ -408,6 +408,9 @@ class OperationsSpec(Spec):
         description="sessions after the end of their training from which networks count as having"
         " no evidence; empty: twice the sessions from one fold to the next",
     )
+    keep_retired: int = Field(
+        3, ge=1, description="former champions of each ticker and slot whose networks are kept"
+    )
 
 
 class ComputeSettings(Spec):
@@ -560,6 +563,11 @@ class Settings(BaseSettings):
     def report_dir(self) -> Path:
         """HTML reports."""
         return self.home / "reports"
+
+    @property
+    def model_expiry(self) -> int:
+        """Sessions after the end of their training from which networks are too old."""
+        return self.operations.model_expiry or 2 * self.folds.stride
 
     @property
     def report_path(self) -> Path:

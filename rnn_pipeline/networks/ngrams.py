@@ -7,6 +7,7 @@ hashed (Weinberger et al., 2009), so that no list of them has to be kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,48 @@ KINDS = 4
 
 _LETTERS = slice(BUCKETS, 2 * BUCKETS)
 _N_CUES = 4 * len(CUES)
+
+
+@dataclass(frozen=True, eq=False)
+class CountedTexts:
+    """What the model is told of texts; each row is a function of its text."""
+
+    occurs: csr_matrix
+    """(n, KINDS * BUCKETS): 1 in the buckets of the n-grams that occur."""
+    told: np.ndarray
+    """(n, 4 * len(CUES)): words that rise, fall, praise, ..., and the same again where a word may
+    turn them."""
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> CountedTexts:
+        """Read texts."""
+        from scipy.sparse import hstack
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        tokens = [tokenise(text) for text in texts]
+        known = [cues(words) for words in tokens]
+        own, every = (
+            [cue_names(words, told[:, :n]) for words, told in zip(tokens, known, strict=True)]
+            for n in (OWN_CUES, len(CUES))
+        )
+        options = {"n_features": BUCKETS, "alternate_sign": False, "norm": None, "binary": True}
+        of_words = {"analyzer": "word", "tokenizer": _as_it_is, "token_pattern": None, **options}
+        of_words |= {"preprocessor": _as_it_is}
+        kinds = [
+            HashingVectorizer(ngram_range=(1, 3), **of_words).transform(tokens),
+            HashingVectorizer(analyzer="char_wb", ngram_range=(2, 5), **options).transform(texts),
+            HashingVectorizer(ngram_range=(2, 3), **of_words).transform(own),
+            HashingVectorizer(ngram_range=(1, 3), **of_words).transform(every),
+        ]
+        told = np.empty((len(texts), _N_CUES))
+        for row, signs in enumerate(known):
+            counts = np.concatenate([(signs > 0).sum(axis=0), (signs < 0).sum(axis=0)])
+            told[row] = np.concatenate([counts, counts * (signs[:, TURN] > 0).any()])
+        return cls(hstack(kinds, format="csr"), told)
+
+    def part(self, rows: np.ndarray) -> CountedTexts:
+        """Some of the texts."""
+        return CountedTexts(self.occurs[rows], self.told[rows])
 
 
 class NgramClassifier(nn.Module):
@@ -60,12 +103,12 @@ class NgramClassifier(nn.Module):
         self.register_buffer("weight", torch.zeros(n_classes, KINDS * BUCKETS + _N_CUES))
         self.register_buffer("bias", torch.zeros(n_classes))
 
-    def fit(self, texts: Sequence[str], targets: np.ndarray) -> None:
+    def fit(self, texts: CountedTexts, targets: np.ndarray) -> None:
         """Learn from texts and their class numbers (n,); all classes must occur."""
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
 
-        occurs, told = _occurs(texts), _told(texts)
+        occurs = texts.occurs
         n_classes = len(self.ratio)
         inside = np.stack(
             [np.asarray(occurs[targets == k].sum(axis=0)).ravel() for k in range(n_classes)]
@@ -81,22 +124,21 @@ class NgramClassifier(nn.Module):
         with threadpool_limits(1):
             for k in range(n_classes):
                 solver = LogisticRegression(C=C, max_iter=300)
-                solver.fit(_rows(occurs, told, ratio[k])[:, columns], targets == k)
+                solver.fit(_rows(texts, ratio[k])[:, columns], targets == k)
                 weight[k, columns] = solver.coef_[0]
                 self.bias[k] = float(solver.intercept_[0])
         self.ratio = torch.from_numpy(ratio)
         self.weight = torch.from_numpy(weight)
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def probabilities(self, texts: CountedTexts) -> np.ndarray:
         """How likely each class is: (n, n_classes) float64, each row a function of its text."""
-        occurs, told = _occurs(texts), _told(texts)
-        own = np.empty((len(texts), len(self.ratio)))
+        own = np.empty((len(texts.told), len(self.ratio)))
         for k, (ratio, weight, bias) in enumerate(
             zip(
                 self.ratio.cpu().numpy(), self.weight.cpu().numpy(), self.bias.tolist(), strict=True
             )
         ):
-            logits = _rows(occurs, told, ratio) @ weight.astype(np.float64) + bias
+            logits = _rows(texts, ratio) @ weight.astype(np.float64) + bias
             own[:, k] = 1.0 / (1.0 + np.exp(-logits))
         return own / own.sum(axis=1, keepdims=True)
 
@@ -114,46 +156,16 @@ def _log_ratio(inside: np.ndarray, outside: np.ndarray, used: np.ndarray) -> np.
     return ratio.astype(np.float32)
 
 
-def _rows(occurs: csr_matrix, told: np.ndarray, ratio: np.ndarray) -> csr_matrix:
+def _rows(texts: CountedTexts, ratio: np.ndarray) -> csr_matrix:
     """(n, KINDS * BUCKETS + _N_CUES): log-ratios, each kind of length 1, and the cues' counts."""
     from scipy.sparse import csr_matrix, hstack
     from sklearn.preprocessing import normalize
 
-    rows = occurs.astype(np.float64)
+    rows = texts.occurs.astype(np.float64)
     rows.data = ratio.astype(np.float64)[rows.indices]
     kinds = (normalize(rows[:, k * BUCKETS : (k + 1) * BUCKETS]) for k in range(KINDS))
-    return hstack([*kinds, csr_matrix(told * CUE_WEIGHT)], format="csr")
+    return hstack([*kinds, csr_matrix(texts.told * CUE_WEIGHT)], format="csr")
 
 
-def _occurs(texts: Sequence[str]) -> csr_matrix:
-    """Which buckets' n-grams occur in each text: (n, KINDS * BUCKETS), 1 where they do."""
-    from scipy.sparse import hstack
-    from sklearn.feature_extraction.text import HashingVectorizer
-
-    options = {"n_features": BUCKETS, "alternate_sign": False, "norm": None, "binary": True}
-    by_word = {"token_pattern": None, "lowercase": False, **options}
-    kinds = (
-        HashingVectorizer(tokenizer=tokenise, ngram_range=(1, 3), **by_word),
-        HashingVectorizer(analyzer="char_wb", ngram_range=(2, 5), **options),
-        HashingVectorizer(tokenizer=_with_own_cues, ngram_range=(2, 3), **by_word),
-        HashingVectorizer(tokenizer=_with_cues, ngram_range=(1, 3), **by_word),
-    )
-    return hstack([kind.transform(texts) for kind in kinds], format="csr")
-
-
-def _with_own_cues(text: str) -> list[str]:
-    return cue_names(tokenise(text), OWN_CUES)
-
-
-def _with_cues(text: str) -> list[str]:
-    return cue_names(tokenise(text), len(CUES))
-
-
-def _told(texts: Sequence[str]) -> np.ndarray:
-    """Words that rise, fall, praise, ..., and the same again where a word may turn them."""
-    rows = np.empty((len(texts), _N_CUES))
-    for row, text in enumerate(texts):
-        known = cues(tokenise(text))
-        counts = np.concatenate([(known > 0).sum(axis=0), (known < 0).sum(axis=0)])
-        rows[row] = np.concatenate([counts, counts * (known[:, TURN] > 0).any()])
-    return rows
+def _as_it_is(tokens: list[str]) -> list[str]:
+    return tokens

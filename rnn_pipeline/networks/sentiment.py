@@ -25,6 +25,7 @@ from rnn_pipeline.features.text import Vocabulary
 from rnn_pipeline.networks.base import Estimator, Options
 from rnn_pipeline.networks.checkpoints import FitFile, code_version, load_metadata
 from rnn_pipeline.networks.devices import Precision
+from rnn_pipeline.networks.ngrams import CountedTexts
 from rnn_pipeline.networks.reading import Headlines
 from rnn_pipeline.networks.sentiment_training import (
     LabelledTexts,
@@ -189,6 +190,7 @@ class SentimentClassifier(Estimator):
 
         model = SentimentModel(len(vocabulary), len(corpus.classes), spec)
         read = Headlines(corpus.texts, vocabulary, spec.max_len, spec.spellings, self.device)
+        counted = CountedTexts.of(corpus.texts)
         recipe = json.dumps([spec.model_dump(mode="json"), _code()])
 
         def file(number: int) -> FitFile:
@@ -198,6 +200,7 @@ class SentimentClassifier(Estimator):
         trainer = MemberTrainer(
             corpus,
             read,
+            counted,
             vocabulary,
             start,
             spec,
@@ -212,7 +215,7 @@ class SentimentClassifier(Estimator):
                 trainer.train(model.members[number], rows, self.seed, number, on_epoch)
                 for number, rows in enumerate(held_out)
             ]
-        model.ngrams.fit(corpus.texts, corpus.targets)
+        model.ngrams.fit(counted, corpus.targets)
         model.mix.fill_(likeliest_mix([held for _, held in learned]))
         if resume_dir is not None:
             for number in range(spec.members):

@@ -17,7 +17,7 @@ from rnn_pipeline.features.vectors import read_vectors
 from rnn_pipeline.networks.checkpoints import FitFile
 from rnn_pipeline.networks.devices import Precision, numerics
 from rnn_pipeline.networks.inference import infer
-from rnn_pipeline.networks.ngrams import NgramClassifier
+from rnn_pipeline.networks.ngrams import CountedTexts, NgramClassifier
 from rnn_pipeline.networks.reading import UNKNOWN, Headlines, SentimentLSTM
 from rnn_pipeline.networks.recurrent import EMBEDDING_STD, initialise
 from rnn_pipeline.networks.tensorboard import log_history
@@ -80,7 +80,7 @@ class SentimentModel(nn.Module):
         rows = torch.arange(len(texts), device=read.ids.device)
         networks = infer(forward, rows).cpu().numpy()
         mix = float(self.mix)
-        return (1.0 - mix) * networks + mix * self.ngrams.probabilities(texts)
+        return (1.0 - mix) * networks + mix * self.ngrams.probabilities(CountedTexts.of(texts))
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,7 @@ class MemberTrainer:
 
     corpus: LabelledTexts
     read: Headlines
+    counted: CountedTexts
     vocabulary: Vocabulary
     vectors: StartingVectors | None
     spec: SentimentSpec
@@ -279,15 +280,15 @@ class MemberTrainer:
             rates = learning_rates(self.training, len(train_rows))
             log_history(self.log_dir / "sentiment" / str(number), history, rates)
         beside = NgramClassifier(len(self.corpus.classes))
-        beside.fit(part.texts, part.targets)
-        held = self.corpus.part(val_rows)
+        beside.fit(self.counted.part(train_rows), part.targets)
         figures = {
             "train_loss": history.train_loss,
             "val_loss": history.val_loss,
             "train_acc": tally.train_acc,
             "val_acc": tally.val_acc,
         }
-        return figures, (held.targets, judged, beside.probabilities(held.texts))
+        counted = self.counted.part(val_rows)
+        return figures, (self.corpus.targets[val_rows], judged, beside.probabilities(counted))
 
     def _hidden(self, texts: Sequence[str]) -> Tensor:
         """The vocabulary's words that only held-out texts brought in: (words,) bool.

@@ -266,7 +266,7 @@ def with_folds(news_sentiment: pd.DataFrame, forecasts: pd.DataFrame) -> pd.Data
         news_sentiment: ticker, session and any other columns.
         forecasts: ticker, session, fold.
     """
-    fold_of = forecasts[[*_KEYS, "fold"]].drop_duplicates()
+    fold_of = forecasts.groupby(_KEYS, as_index=False)["fold"].max()
     return news_sentiment.merge(fold_of, on=_KEYS)
 
 

@@ -64,8 +64,9 @@ def test_every_word_and_phrase_can_occur_as_tokens() -> None:
 
 
 def test_cues_stand_for_words_of_the_lexicon_alone() -> None:
-    assert cue_names(["tumbles", "plunged", "acme"], OWN_CUES) == ["<-00>", "<-00>", "acme"]
+    tokens = ["tumbles", "plunged", "acme", "shares"]
+    known = cues(tokens)
     # Of its own, what moves has no sign.
-    assert cue_names(["shares"], OWN_CUES) == ["shares"]
-    assert cue_names(["shares"], len(CUES)) == ["<000+000>"]
+    assert cue_names(tokens, known[:, :OWN_CUES]) == ["<-00>", "<-00>", "acme", "shares"]
+    assert cue_names(["shares"], known[3:]) == ["<000+000>"]
     assert np.isin(list(known_words().values()), (-1, 0, 1)).all()

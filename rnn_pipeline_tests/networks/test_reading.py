@@ -44,6 +44,8 @@ def test_padding_changes_nothing(kind: str) -> None:
     logits = network(ids, lengths)
     assert logits.shape == (3, 3)
     torch.testing.assert_close(network(*padded(5)), logits, rtol=0, atol=1e-6)
+    # Without lengths, what is not padding counts.
+    assert torch.equal(network(ids), logits)
     garbage = ids.clone()
     garbage[0, 2:] = garbage[2, 1:] = 11
     torch.testing.assert_close(network(garbage, lengths), logits, rtol=0, atol=0)
