@@ -213,10 +213,10 @@ def flips(patient: Patient) -> Finding:
     share = (both < 0).sum(axis=1) / speak.sum(axis=1)
     if share.dropna().empty:
         return Finding("flips", "healthy", "no ticker had signals in two sessions running")
-    now, usual = share.fillna(0.0).iloc[-1], share.iloc[:-1].mean()
+    now, usual = share.fillna(0.0).iloc[-1], share.iloc[:-1].fillna(0.0).mean()
     count = int((both.iloc[-1] < 0).sum())
     says = f"{count} of {int(speak.iloc[-1].sum())} signals changed sides"
-    if now > _FLIPPED and count >= 2 and not now <= 2 * usual:
+    if now > max(_FLIPPED, 2 * usual) and count >= 2:
         return Finding(
             "flips",
             "stale",

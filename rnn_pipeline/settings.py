@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from datetime import date
 from functools import cached_property
@@ -44,6 +45,10 @@ PREFIX = "RNN_PIPELINE_"
 
 SECRETS = ("smtp_user", "smtp_password", "webhook_token")
 """What is read from the environment alone (RNN_PIPELINE_SMTP_USER, ...), and only to log in."""
+
+SOURCES = ("sample", "yahoo", "files")
+"""The sources that come with the package."""
+_OWN_SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class SettingsError(ValueError):
@@ -403,6 +408,9 @@ class OperationsSpec(Spec):
         description="sessions after the end of their training from which networks count as having"
         " no evidence; empty: twice the sessions from one fold to the next",
     )
+    keep_retired: int = Field(
+        3, ge=1, description="former champions of each ticker and slot whose networks are kept"
+    )
 
 
 class ComputeSettings(Spec):
@@ -439,9 +447,10 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    source: Literal["sample", "yahoo", "files"] = Field(
+    source: str = Field(
         "sample",
-        description="sample: embedded real bars, offline; yahoo: live data; files: a drop folder",
+        description="sample: embedded real bars, offline; yahoo: live data; files: a drop folder;"
+        " module:Class: your own, see market/sources.py",
     )
     drop_dir: Path | None = Field(
         None, description="with source files: the folder whose CSV and Parquet files are taken in"
@@ -482,6 +491,16 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        if value not in SOURCES and not _OWN_SOURCE.fullmatch(value):
+            raise ValueError(
+                f"there is none of that name: use {', '.join(SOURCES)}, or module:Class for your"
+                " own"
+            )
+        return value
+
     @field_validator("tickers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -508,7 +527,7 @@ class Settings(BaseSettings):
     @cached_property
     def home(self) -> Path:
         """The folder of this source below ``data_dir``: sources never share a warehouse."""
-        return self.data_dir.expanduser().resolve() / self.source
+        return self.data_dir.expanduser().resolve() / self.source.replace(":", ".")
 
     @property
     def warehouse_path(self) -> Path:
@@ -544,6 +563,11 @@ class Settings(BaseSettings):
     def report_dir(self) -> Path:
         """HTML reports."""
         return self.home / "reports"
+
+    @property
+    def model_expiry(self) -> int:
+        """Sessions after the end of their training from which networks are too old."""
+        return self.operations.model_expiry or 2 * self.folds.stride
 
     @property
     def report_path(self) -> Path:

@@ -44,7 +44,8 @@ def test_learned_shares_and_limits_with_a_memory_do_not_look_ahead() -> None:
         made.append(chain.run(known, settings))
         return made[-1]
 
-    findings = look_ahead(run, town.knowledge(), [town.CUT], town.SESSIONS, town.close)
+    futures = ("scrambled", "restated")
+    findings = look_ahead(run, town.knowledge(), [town.CUT], town.SESSIONS, town.close, futures)
     assert findings.clean, findings.differences
     before = [rows[rows["session"] <= town.CUT] for rows in made[0].values() if "session" in rows]
     limited = {name for rows in before if "limited_by" in rows for name in rows["limited_by"]}

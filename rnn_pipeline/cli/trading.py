@@ -40,7 +40,7 @@ _SIGNAL_COLUMNS = {
 _SOURCE_COLUMNS = {
     "ticker": "ticker",
     "source": "source",
-    "forecast": "says",
+    "says": "says",
     "standardised": "on a scale",
     "grade": "evidence",
     "weight": "weight",
@@ -84,6 +84,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="print JSON, for ot
 @_json
 def signals(session: datetime | None, tickers: tuple[str, ...], as_json: bool) -> None:
     """Show the signals of a session and what each source adds to them."""
+    from rnn_pipeline.trading.fusion import percent
+    from rnn_pipeline.trading.policies import SENTIMENT
+
     with plain_errors():
         store = _stored(load_settings())
         rows = _of_session(store, "trading_signals", session, tickers)
@@ -100,7 +103,12 @@ def signals(session: datetime | None, tickers: tuple[str, ...], as_json: bool) -
         )
         return
     print_table(f"Signals of {day} by the policy {rows['policy'].iloc[0]}", _SIGNAL_COLUMNS, rows)
-    print_table("What each source adds", _SOURCE_COLUMNS, added)
+    # A forecast is a return, sentiment a level.
+    spoken = [
+        f"{level:+.2f}" if source == SENTIMENT else percent(level)
+        for source, level in zip(added["source"], added["forecast"], strict=True)
+    ]
+    print_table("What each source adds", _SOURCE_COLUMNS, added.assign(says=spoken))
     for row in rows.itertuples():
         click.echo(f"{row.ticker}: {row.reason}")
 

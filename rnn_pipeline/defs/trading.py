@@ -9,7 +9,7 @@ import pandas as pd
 from rnn_pipeline.defs.evidence import walk_forward_forecasts
 from rnn_pipeline.defs.features import COLUMNS, model_features, news_sentiment, price_features
 from rnn_pipeline.defs.metadata import ranges, show, table
-from rnn_pipeline.defs.networks import checkpoint_path
+from rnn_pipeline.defs.models import forecast_new_sessions
 from rnn_pipeline.defs.partitions import (
     BY_TICKER,
     ONE_RUN,
@@ -65,26 +65,31 @@ def price_signals(
 ) -> dg.MaterializeResult:
     """All networks' forecasts of a session as one signal, weighted by the evidence of its fold.
 
-    Sessions newer than the last walk-forward test are forecast here, from the saved networks of the
-    newest fold.
+    Sessions newer than the last walk-forward test are forecast here, once, by the champions and
+    candidates of the registry; only champions are heard.
     """
-    from rnn_pipeline.networks.walk_forward import quantile_rows, stamped
+    from rnn_pipeline.networks.registry import marked_expired
 
     span = span_of(context)
     store = warehouse.store
-    new, features = _forecast_new_sessions(warehouse, market, span)
-    with store.batch() as batch:
-        rows = stamped(new, features, SETTINGS.model.horizon).assign(run_id=context.run.run_id)
-        batch.upsert("forecasts", rows)
-        batch.upsert("forecast_quantiles", quantile_rows(rows))
-    forecasts = store.rows("walk_forward_forecasts", **_of(span))
+    new = forecast_new_sessions(store, market.calendar, span, context.run.run_id)
+    forecasts = marked_expired(
+        store.rows("walk_forward_forecasts", **_of(span)),
+        market.calendar.sessions(market.calendar.first_session, span.last),
+        SETTINGS.model_expiry,
+    )
     evidence = store.rows("evidence", ticker=span.tickers)
     signals = fusion.price_signals(forecasts, evidence)
     if len(signals):
+        days = (span.first - _LOOK_BACK, span.last)
+        features = store.rows("model_features", ticker=span.tickers, session=days)
         matrix = ModelMatrix.build(features, COLUMNS)
         made_by = lineage.price_lineage(forecasts, matrix, SETTINGS.model.lookback)
         signals = signals.merge(made_by, on=["ticker", "session"])
     _write(warehouse, context, "price_signals", signals, span)
+    if len(signals):
+        current = decisions.current_decisions(signals)
+        show(context, made_of=table(current, ["ticker", *lineage.LINEAGE]))
     return dg.MaterializeResult(
         metadata={**ranges(signals), **_grades(signals), "new_forecasts": len(new)}
     )
@@ -104,7 +109,7 @@ def sentiment_signals(
     span = span_of(context)
     store = warehouse.store
     sentiment = store.rows("news_sentiment", **_of(span))
-    rows = fusion.with_folds(sentiment, store.rows("forecasts", **_of(span)))
+    rows = fusion.with_folds(sentiment, store.rows("walk_forward_forecasts", **_of(span)))
     signals = fusion.sentiment_signals(rows, store.rows("evidence", ticker=span.tickers))
     signals = signals.merge(lineage.sentiment_lineage(sentiment), on=["ticker", "session"])
     _write(warehouse, context, "sentiment_signals", signals, span)
@@ -212,45 +217,3 @@ def _history(warehouse: WarehouseResource, span: Span) -> pd.DataFrame:
         store.rows("walk_forward_forecasts", ticker=span.tickers),
         store.rows("news_sentiment", ticker=span.tickers),
     )
-
-
-def _forecast_new_sessions(
-    warehouse: WarehouseResource, market: MarketResource, span: Span
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Forecasts of the span's sessions behind each model's last one, and the features they used.
-
-    Raises:
-        dagster.Failure: nothing was ever trained for any of these tickers.
-    """
-    from rnn_pipeline.networks.walk_forward import Forecaster, forecast_together, no_forecasts
-
-    store = warehouse.store
-    checkpoints = store.rows("checkpoints", ticker=span.tickers)
-    if checkpoints.empty and store.rows("window_sets", ticker=span.tickers).empty:
-        raise dg.Failure(
-            f"no networks were ever trained for {', '.join(span.tickers)}: materialize"
-            " sequence_windows, the forecasters and walk_forward_forecasts for them first (the job"
-            " retrain does it)"
-        )
-    held_out, end = SETTINGS.folds.holdout_from, span.last
-    if held_out is not None:
-        end = min(end, held_out - timedelta(days=1))
-    last, first = pd.Timestamp(end), pd.Timestamp(span.first)
-    features = store.rows(
-        "model_features", ticker=span.tickers, session=(span.first - _LOOK_BACK, end)
-    )
-    behind = checkpoints[checkpoints["tested_until"] < last]
-    if behind.empty or features.empty:
-        return no_forecasts(), features
-    matrix = ModelMatrix.build(features, COLUMNS)
-    axis = market.calendar.sessions(features["session"].min(), features["session"].max())
-    return forecast_together(
-        Forecaster.load_newest(checkpoint_path(row.model, row.ticker)).asked_new(
-            matrix,
-            SETTINGS.model.lookback,
-            axis,
-            max(first, row.tested_until + pd.Timedelta(days=1)),
-        )
-        for row in behind.itertuples()
-        if row.ticker in matrix.tickers
-    ), features

@@ -9,7 +9,8 @@ from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.sources import BarSource, NewsSource
 from rnn_pipeline.warehouse import PayloadStore, Warehouse
 
-#: What :func:`rebuild` makes; every other table is made from these by materializing its asset.
+#: What :func:`rebuild` makes; every other table but :data:`RECORDS` is made from these by
+#: materializing its asset.
 RAW_TABLES = (
     "raw_fetch",
     "raw_ohlcv",
@@ -20,6 +21,9 @@ RAW_TABLES = (
     "missing_sessions",
     "ingest_ledger",
 )
+
+#: What was decided and tried at the time, and nothing can make again: taken over as it is.
+RECORDS = ("trials", "tuning_trials", "paper_orders")
 
 
 def rebuild(
@@ -43,6 +47,7 @@ def rebuild(
         leftover.unlink(missing_ok=True)
     played = replay(fresh, payloads, sources, progress)
     fresh.last_session()  # an empty journal makes an empty warehouse
+    _take_over_records(warehouse, fresh, progress)
     old = Warehouse(warehouse.path.with_name(f"{warehouse.path.name}.before-rebuild"))
     for source, target in (
         (warehouse.path, old.path),
@@ -52,3 +57,14 @@ def rebuild(
         if source.exists():
             source.replace(target)
     return played
+
+
+def _take_over_records(old: Warehouse, fresh: Warehouse, progress: Callable[[str], None]) -> None:
+    if not old.path.exists():
+        return
+    found = old.salvage(RECORDS)
+    with fresh.batch() as batch:
+        for table, rows in found.items():
+            batch.append(table, rows)
+    if lost := [table for table in RECORDS if table not in found]:
+        progress(f"{', '.join(lost)} could not be read from {old.path}: begun anew")

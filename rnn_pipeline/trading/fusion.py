@@ -266,7 +266,7 @@ def with_folds(news_sentiment: pd.DataFrame, forecasts: pd.DataFrame) -> pd.Data
         news_sentiment: ticker, session and any other columns.
         forecasts: ticker, session, fold.
     """
-    fold_of = forecasts[[*_KEYS, "fold"]].drop_duplicates()
+    fold_of = forecasts.groupby(_KEYS, as_index=False)["fold"].max()
     return news_sentiment.merge(fold_of, on=_KEYS)
 
 
@@ -310,9 +310,11 @@ def contributions(
         ticker and session add up to its signal.
 
     Raises:
-        ValueError: a column is missing, or a row stands twice.
+        ValueError: a column is missing, a row stands twice, or ``price`` was not made of the same
+            forecasts and evidence as ``sources``.
     """
     require(sources, "sources", SOURCE_COLUMNS, unique=[*_KEYS, "source"])
+    _require_same(price, sources)
     disagree = price["agreement"] < spec.min_agreement
     if spec.max_dispersion is not None:
         disagree |= price["dispersion"] > spec.max_dispersion * price["forecast"].abs()
@@ -411,6 +413,21 @@ def _reason(by_price: float, by_news: float, grade: str, abstains: bool, agreeme
     if by_price == by_news == 0:
         return "neither price nor sentiment has shown evidence here"
     return adds
+
+
+def _require_same(price: pd.DataFrame, sources: pd.DataFrame) -> None:
+    """A source must not speak louder than the price signal that it is a part of."""
+    models = sources[sources["source"] != SENTIMENT]
+    best = models.groupby(_KEYS)["evidence_weight"].max().rename("best").reset_index()
+    both = price[[*_KEYS, "weight"]].merge(best, on=_KEYS, how="left")
+    other = both[both["weight"] != both["best"]]
+    if len(other):
+        row = other.iloc[0]
+        raise ValueError(
+            f"the price signal of {row['ticker']} on {row['session']:%Y-%m-%d} weighs"
+            f" {row['weight']}, its best source {row['best']}: make both of the same forecasts and"
+            " evidence"
+        )
 
 
 def _sources(rows: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:

@@ -107,8 +107,16 @@ TABLES: dict[str, str] = {
     "forecasts": (
         f"{_KEY}, fold INTEGER, model VARCHAR, seed INTEGER, horizon INTEGER, forecast DOUBLE,"
         " known_at TIMESTAMPTZ, model_hash VARCHAR, feature_set_hash VARCHAR,"
-        " code_version VARCHAR, run_id VARCHAR,"
+        " code_version VARCHAR, version VARCHAR, trained_until DATE, run_id VARCHAR,"
         " PRIMARY KEY (ticker, session, model, seed, horizon)"
+    ),
+    # What became of which version of a model, and from which session on; rows are only added.
+    "models": (
+        "event INTEGER PRIMARY KEY, ticker VARCHAR, slot VARCHAR, model VARCHAR, version VARCHAR,"
+        " recipe VARCHAR, grid VARCHAR, pooled BOOLEAN, fold INTEGER, trained_until DATE,"
+        " tested_until DATE, seen_until DATE, checkpoint VARCHAR, code_version VARCHAR,"
+        " created_at TIMESTAMPTZ, state VARCHAR, was VARCHAR, from_session DATE,"
+        " changed_at TIMESTAMPTZ, change VARCHAR, reason VARCHAR, run_id VARCHAR"
     ),
     # Of networks that forecast quantiles beside the point: level in (0, 1), quantile a log return.
     "forecast_quantiles": (
@@ -193,11 +201,26 @@ _WITH_OUTCOME = (
     "SELECT f.*, t.target AS actual, t.target_session"
     " FROM {} f LEFT JOIN targets t USING (ticker, session, horizon)"
 )
+#: Of each session's champions alone; who was never registered is heard.
+_HEARD = (
+    "SELECT f.* FROM {} f ASOF LEFT JOIN champions c"
+    " ON f.ticker = c.ticker AND split_part(f.model, '@', 1) = c.slot"
+    "   AND f.session >= c.from_session"
+    " WHERE c.slot IS NULL OR c.model = f.model"
+)
 VIEWS: dict[str, str] = {
+    # From which session on which model speaks in a slot; NULL where a champion left it empty.
+    "champions": (
+        "SELECT ticker, slot, from_session, CASE state WHEN 'champion' THEN model END AS model"
+        " FROM models WHERE state = 'champion' OR was = 'champion'"
+        " QUALIFY event = max(event) OVER (PARTITION BY ticker, slot, from_session)"
+    ),
     # A forecast beside what then happened; the outcome is unknown (NULL) until its session.
-    "walk_forward_forecasts": _WITH_OUTCOME.format("forecasts"),
+    # Of every recipe that was trained, whether it may speak or not:
+    "recipe_forecasts": _WITH_OUTCOME.format("forecasts"),
+    "walk_forward_forecasts": _HEARD.format("recipe_forecasts"),
     "walk_forward_baselines": _WITH_OUTCOME.format("baseline_forecasts"),
-    "walk_forward_quantiles": _WITH_OUTCOME.format("forecast_quantiles"),
+    "walk_forward_quantiles": _HEARD.format(f"({_WITH_OUTCOME.format('forecast_quantiles')})"),
     # Networks and baselines side by side, for whoever asks which is better.
     "all_forecasts": (
         "SELECT 'network' AS kind, * FROM walk_forward_forecasts UNION ALL BY NAME"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -257,6 +257,16 @@ class Warehouse:
             return frames[0] if frames else self.bars([]).assign(era=0, in_era=True)
         both = pd.concat(frames, ignore_index=True)
         return both.sort_values(["ticker", "era", "session"], ignore_index=True)
+
+    def salvage(self, tables: Iterable[str]) -> dict[str, pd.DataFrame]:
+        """Rows of tables in a file of any version; without those that cannot be read."""
+        found = {}
+        with suppress(duckdb.Error, WarehouseError), self._open() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            for table in tables:
+                with suppress(duckdb.Error):
+                    found[table] = _frame(connection.execute(f"SELECT * FROM {table} ORDER BY ALL"))
+        return found
 
     def headlines(
         self,

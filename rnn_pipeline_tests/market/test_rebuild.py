@@ -60,6 +60,33 @@ def test_the_old_file_is_kept_beside_the_rebuilt_one(market):
     assert kept.read_bytes() == content
 
 
+def test_what_nothing_can_make_again_is_taken_over_from_any_version(market):
+    market.bars()
+    trials = pd.DataFrame({"ticker": ["AAA"], "model": ["lstm"], "seed": [0]})
+    orders = pd.DataFrame(
+        {"ticker": ["AAA"], "session": pd.to_datetime(["2024-03-21"]), "position": [0.2]}
+    )
+    with market.store.batch() as batch:
+        batch.append("trials", trials)
+        batch.append("paper_orders", orders)
+    with market.store.connection() as connection:
+        connection.execute("DROP TABLE tuning_trials; UPDATE meta SET schema_version = 1")
+    said = []
+    rebuild(market.store, market.payloads, [market.source], said.append)
+    assert market.store.rows("trials")["model"].tolist() == ["lstm"]
+    assert market.store.rows("paper_orders")["position"].tolist() == [0.2]
+    assert "tuning_trials could not be read" in said[-1]
+
+
+def test_records_of_a_file_that_is_no_warehouse_are_begun_anew(market):
+    market.bars()
+    market.store.path.write_bytes(b"no database" * 1000)
+    said = []
+    rebuild(market.store, market.payloads, [market.source], said.append)
+    assert market.store.tickers() == ["AAA", "BBB"]
+    assert "trials, tuning_trials, paper_orders could not be read" in said[-1]
+
+
 def test_a_damaged_payload_stops_a_rebuild_and_leaves_the_warehouse(market):
     market.bars()
     fetch = market.store.rows("raw_fetch").iloc[0]

@@ -303,6 +303,15 @@ def test_contributions_add_up_to_a_signal_within_bounds(policy) -> None:
     assert (graded == best.reindex(graded.index).fillna("none")).all()
 
 
+def test_sources_of_other_evidence_than_the_price_signal_are_refused(
+    forecasts, evidence, news
+) -> None:
+    price = price_signals(forecasts, evidence.assign(grade="none"))
+    sources = pd.concat([price_sources(forecasts, evidence), sentiment_sources(news, evidence)])
+    with pytest.raises(ValueError, match=r"of AAA on 2020-01-02 weighs 0\.0, its best source 1\.0"):
+        contributions(price, sources, SPEC, no_history)
+
+
 def test_every_policy_of_the_settings_is_registered() -> None:
     field = TradingSpec.model_fields["policy"]
     assert set(field.annotation.__args__) == set(POLICIES)
