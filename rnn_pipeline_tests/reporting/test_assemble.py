@@ -9,7 +9,7 @@ import pytest
 from benchmarks.evidence_table import figures, markdown
 from rnn_pipeline.evidence.backtest import backtest, buy_and_hold, sign_positions
 from rnn_pipeline.evidence.metrics import forecast_metrics
-from rnn_pipeline.reporting.assemble import assemble
+from rnn_pipeline.reporting.assemble import assemble, forecast_page
 from rnn_pipeline.reporting.report import Report
 from rnn_pipeline.settings import load_settings
 
@@ -199,3 +199,19 @@ def test_the_benchmark_lays_out_what_the_report_says(whole: Report) -> None:
     page = markdown({"variants": {"with headlines": found}})
     assert page.startswith("## with headlines")
     assert "| lstm | 0 | none |" in page
+
+
+def test_the_page_of_the_forecasts_takes_networks_without_quantiles(
+    whole: Report, frames: dict[str, pd.DataFrame]
+) -> None:
+    both = [("network", frames["forecasts"]), ("baseline", frames["baselines"])]
+    rows = pd.concat([own.assign(kind=kind) for kind, own in both], ignore_index=True)
+    told = whole.evidence, frames["targets"], SPANS, 252
+    page = forecast_page(rows, frames["quantiles"], *told)
+    assert set(page["metrics"]["model"]) == {"lstm", "gru", "zero", "ridge"}
+    assert page["calibration"]["model"].tolist() == ["gru"]
+    assert page["quantile_coverage"].axes
+    without = forecast_page(rows, frames["quantiles"].iloc[:0], *told)
+    assert without["calibration"].empty
+    assert not without["quantile_coverage"].axes
+    pd.testing.assert_frame_equal(without["metrics"], page["metrics"])
