@@ -22,6 +22,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from rnn_pipeline import cli
+from rnn_pipeline.definitions import defs
 from rnn_pipeline.settings import ModelSettings, Settings, TrainingSpec, load_settings
 from rnn_pipeline_tests.documentation import (
     NAMES,
@@ -160,7 +161,9 @@ def run(command: str, block: Block) -> str:
             f"{block.page}:{block.line}: {program} is not run by tests: write"
             " <!-- not run: reason --> before the block"
         )
-    assert code == 0, f"{block.page}:{block.line}: {command}\n{output}\n{errors}"
+    # A demo's folder is never quite healthy: nothing runs by itself in it.
+    fine = {0, 1} if program == "rnn-pipeline" and arguments[0] == "doctor" else {0}
+    assert code in fine, f"{block.page}:{block.line}: {command}\n{output}\n{errors}"
     return output
 
 
@@ -261,8 +264,6 @@ def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
 
 
 def test_the_map_of_a_text_on_rnns_names_assets_and_code_that_exist() -> None:
-    from rnn_pipeline.definitions import defs
-
     assets = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
     defined = {
         node.name

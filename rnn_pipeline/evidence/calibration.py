@@ -15,6 +15,7 @@ from rnn_pipeline.evidence.layouts import require
 from rnn_pipeline.evidence.metrics import average_seeds, wilson_interval
 
 BINS = 10
+CALIBRATION = ("n", "coverage", "low", "high", "pinball", "unconditional", "skill")
 _Z95 = float(ndtri(0.975))
 
 
@@ -85,6 +86,8 @@ def quantile_calibration(
     if outside := [float(level) for level in levels if not 0 < level < 1]:
         raise ValueError(f"{outside} are no levels of quantiles: give numbers between 0 and 1")
     rows = quantiles[quantiles["actual"].notna()].sort_values([*keys, "seed"])
+    if rows.empty:
+        return pd.DataFrame(columns=[*by, "level", *CALIBRATION])
     rows = rows.groupby(keys, as_index=False).agg(
         quantile=("quantile", "mean"), actual=("actual", "first")
     )
@@ -104,10 +107,8 @@ def quantile_calibration(
     )
     effective = groups["session"].nunique() / groups["horizon"].max()
     low, high = wilson_interval(table["coverage"] * effective, effective)
-    table.insert(2, "low", low)
-    table.insert(3, "high", high)
     skill = 1 - table["pinball"] / table["unconditional"].where(table["unconditional"] > 0)
-    return table.assign(skill=skill).reset_index()
+    return table.assign(low=low, high=high, skill=skill)[list(CALIBRATION)].reset_index()
 
 
 def unconditional_quantiles(
@@ -130,7 +131,5 @@ def unconditional_quantiles(
         .assign(fold=span.fold)
         for span in spans.itertuples()
     ]
-    return pd.concat(
-        frames or [pd.DataFrame(columns=["ticker", "level", "unconditional", "fold"])],
-        ignore_index=True,
-    )
+    none = pd.DataFrame({"ticker": "", "level": [0.0], "unconditional": 0.0, "fold": 0})[:0]
+    return pd.concat(frames or [none], ignore_index=True)

@@ -114,6 +114,18 @@ def test_quantiles_are_averaged_over_seeds_and_groups_stand_for_themselves(make_
     pd.testing.assert_frame_equal(alone, table[3:].reset_index(drop=True))
 
 
+def test_networks_without_quantiles_and_folds_without_training_rows(make_forecasts) -> None:
+    quantiles = with_quantiles(make_forecasts(sessions=30))
+    targets, folds = training(np.random.default_rng(4), ("AAA",)), spans(quantiles["fold"])
+    table = quantile_calibration(quantiles, targets, folds)
+    none = quantile_calibration(quantiles.iloc[:0], targets.iloc[:0], folds.iloc[:0])
+    assert none.empty
+    assert list(none.columns) == list(table.columns)
+    unknown = quantile_calibration(quantiles, targets, folds.iloc[:0])
+    assert unknown["skill"].isna().all()
+    assert unknown["pinball"].tolist() == table["pinball"].tolist()
+
+
 def test_a_level_that_is_none_is_named(make_forecasts) -> None:
     quantiles = with_quantiles(make_forecasts())
     told = training(np.random.default_rng(3), ("AAA",)), spans(quantiles["fold"])
