@@ -187,9 +187,11 @@ def replay(
 
     rebuilt = stored.drop(columns=["forecast", "model_hash"]).merge(forecasts, on=keys)
     graded = store.rows("evidence", ticker=ticker)
-    history = opening_the_newest_fold(store.rows("recipe_forecasts", ticker=ticker))
+    history = store.rows("recipe_forecasts", ticker=ticker)
     all_news = store.rows("news_sentiment", ticker=ticker)
-    evidence = walk_forward_evidence(history, all_news, store.rows("trials", ticker=ticker))
+    evidence = walk_forward_evidence(
+        opening_the_newest_fold(history), all_news, store.rows("trials", ticker=ticker)
+    )
     own_fold = graded[graded["fold"].isin(stored["fold"])]
     if not seen.add(
         "evidence", own_fold, evidence, ["ic", "grade", "forecast_std"], ["ticker", "model", "fold"]

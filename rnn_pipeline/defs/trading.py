@@ -68,16 +68,10 @@ def price_signals(
     Sessions newer than the last walk-forward test are forecast here, once, by the champions and
     candidates of the registry; only champions are heard.
     """
-    from rnn_pipeline.networks.registry import marked_expired
-
     span = span_of(context)
     store = warehouse.store
     new = forecast_new_sessions(store, market.calendar, span, context.run.run_id)
-    forecasts = marked_expired(
-        store.rows("walk_forward_forecasts", **_of(span)),
-        market.calendar.sessions(market.calendar.first_session, span.last),
-        SETTINGS.model_expiry,
-    )
+    forecasts = _heard(warehouse, market, span)
     evidence = store.rows("evidence", ticker=span.tickers)
     signals = fusion.price_signals(forecasts, evidence)
     if len(signals):
@@ -118,7 +112,7 @@ def sentiment_signals(
 
 @dg.asset(deps=[price_signals, sentiment_signals], **_SIGNALS)
 def trading_signals(
-    context: dg.AssetExecutionContext, warehouse: WarehouseResource
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
 ) -> dg.MaterializeResult:
     """All sources as one signal from -1 to +1, labelled BUY, HOLD or SELL.
 
@@ -129,7 +123,7 @@ def trading_signals(
     price, sentiment = (
         store.rows(name, **_of(span)) for name in ("price_signals", "sentiment_signals")
     )
-    forecasts = store.rows("walk_forward_forecasts", **_of(span))
+    forecasts = _heard(warehouse, market, span)
     news = fusion.with_folds(store.rows("news_sentiment", **_of(span)), forecasts)
     evidence = store.rows("evidence", ticker=span.tickers)
     sources = [
@@ -210,10 +204,21 @@ def _of(span: Span) -> dict[str, Any]:
     return {"ticker": span.tickers, "session": (span.first, span.last)}
 
 
+def _heard(warehouse: WarehouseResource, market: MarketResource, span: Span) -> pd.DataFrame:
+    """The forecasts that signals are made of; those of expired networks say so in their name."""
+    from rnn_pipeline.networks.registry import marked_expired
+
+    return marked_expired(
+        warehouse.store.rows("walk_forward_forecasts", **_of(span)),
+        market.calendar.sessions(market.calendar.first_session, span.last),
+        SETTINGS.model_expiry,
+    )
+
+
 def _history(warehouse: WarehouseResource, span: Span) -> pd.DataFrame:
     """What the sources of the span's tickers ever said, for a policy that learns."""
     store = warehouse.store
     return fusion.source_history(
-        store.rows("walk_forward_forecasts", ticker=span.tickers),
+        store.rows("recipe_forecasts", ticker=span.tickers),
         store.rows("news_sentiment", ticker=span.tickers),
     )
