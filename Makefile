@@ -12,7 +12,7 @@ ifdef TICKERS
 export RNN_PIPELINE_TICKERS := $(TICKERS)
 endif
 
-.PHONY: help demo ui test lint check format clean
+.PHONY: help demo ui test lint check format docs clean
 
 help:
 	@echo "make demo    run the whole pipeline on the embedded data and print today's decisions"
@@ -21,6 +21,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make lint    formatter, linter, types, import contracts, Dagster definitions"
 	@echo "make check   lint and test"
+	@echo "make docs    build the documentation into site/, broken links are errors"
 	@echo "make clean   remove the environment and everything generated under data/"
 
 $(READY): setup.cfg pyproject.toml constraints.txt
@@ -53,5 +54,14 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+DOCS := $(VENV)/docs
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	@touch $(DOCS)
+
+docs: $(DOCS)
+	$(BIN)/zensical build --clean --strict --config-file mkdocs.yml
+
 clean:
-	rm -rf $(VENV) data/sample data/yahoo
+	rm -rf $(VENV) site data/sample data/yahoo

@@ -398,10 +398,10 @@ PLANTED = {
     # One network over all tickers, which carry the same signal.
     "xor, pooled": Plant(
         exclusive_or,
-        (0.02, 0.05, 0.10, 0.20),
+        (0.10, 0.20, 0.30),
         *(3000, 1000, 2000),
-        {"cell": "rnn", "hidden_sizes": [16], "pooled": True},
-        XOR_TRAINING,
+        {"cell": "gru", "hidden_sizes": [16], "pooled": True},
+        XOR_TRAINING | {"batch_size": 256, "learning_rate": 0.01},
     ),
 }
 

@@ -1,8 +1,9 @@
 """The wrappers on real bars beside naive forecasts, and beside the loop a tutorial writes.
 
-    python -m benchmarks.wrappers [--rounds 5] [--epochs 10] [--tickers 6]
+    python -m benchmarks.wrappers [--parts cells fit_time sentiment_fit_time forecasts]
+                                  [--rounds 5] [--epochs 10] [--tickers 6]
 
-Prints one table as JSON, with three parts.
+Prints one table as JSON, with four parts, or those that are asked for.
 
 ``forecasts``: each wrapper is fitted on the first 80 % of a ticker's history, as returns and as
 prices, and forecasts every later session one step ahead. ``mse_ratio`` is its squared error over
@@ -13,6 +14,10 @@ better than knowing nothing. ``hit_rate`` is the share of sessions whose directi
 straightforward loop that does the same work: windows one at a time into a Python list, batches by
 slicing, one Adam. Same network, windows and batch size, one thread each; the three alternate, and
 process times per epoch are compared. Compiling the kernel, once per machine, is not in them.
+
+``sentiment_fit_time``: the same for ``SentimentClassifier`` with one network, which also spells its
+words and fits its n-grams twice; the loop encodes one text at a time, padded to ``max_len`` words,
+and trains the same LSTM over words alone, as many epochs.
 
 ``cells``: the largest difference between the written-out cells and torch's, values and gradients.
 
@@ -27,6 +32,7 @@ import os
 import platform
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -38,11 +44,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rnn_pipeline import MultivariateLSTM, TradingGRU, TradingLSTM
+from rnn_pipeline import MultivariateLSTM, SentimentClassifier, TradingGRU, TradingLSTM
+from rnn_pipeline.market.grammar import labelled_corpus
 from rnn_pipeline.market.sample import FIRST_SESSION, LAST_SESSION, SampleSource
 from rnn_pipeline.networks.cells import CELLS
 from rnn_pipeline.networks.estimators import WrapperBackend
-from rnn_pipeline.settings import TrainingSpec
+from rnn_pipeline.settings import SentimentSpec, TrainingSpec
 
 STOCKNET = Path(__file__).parents[2] / "shared" / "data" / "stocknet" / "ohlcv.parquet"
 LOOKBACK, TRAIN_SHARE = 20, 0.8
@@ -263,6 +270,86 @@ def fit_time(bars: pd.DataFrame, rounds: int) -> dict[str, Any]:
     }
 
 
+class WordReader(nn.Module):
+    """Embedding, bidirectional LSTM, and a head on the states after the last step."""
+
+    def __init__(self, words: int, spec: SentimentSpec, classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(words, spec.embed_dim, padding_idx=0)
+        self.lstm = nn.LSTM(spec.embed_dim, spec.hidden_size, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.head = nn.Linear(2 * spec.hidden_size, classes)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        _, (last, _) = self.lstm(self.embedding(ids))
+        return self.head(self.dropout(torch.cat([last[0], last[1]], dim=1)))
+
+
+def read_straightforwardly(texts: list[str], labels: list[str], spec: SentimentSpec) -> None:
+    """What a tutorial writes: a dictionary of words, padded lists, batches by slicing, one Adam."""
+    counts = Counter(word for text in texts for word in text.lower().split())
+    index = {"<PAD>": 0, "<UNK>": 1}
+    for word, count in counts.most_common(spec.max_vocab - 2):
+        if count >= spec.min_freq:
+            index[word] = len(index)
+    encoded = []
+    for text in texts:
+        ids = [index.get(word, 1) for word in text.lower().split()][: spec.max_len]
+        encoded.append(ids + [0] * (spec.max_len - len(ids)))
+    classes = sorted(set(labels))
+    X, y = torch.tensor(encoded), torch.tensor([classes.index(label) for label in labels])
+    cut = int((1.0 - spec.val_share) * len(X))
+    network = WordReader(len(index), spec, len(classes))
+    optimizer = torch.optim.Adam(network.parameters(), lr=spec.training.learning_rate)
+    criterion = nn.CrossEntropyLoss()
+    for _ in range(spec.training.epochs):
+        network.train()
+        order = torch.randperm(cut)
+        for start in range(0, cut, spec.training.batch_size):
+            rows = order[start : start + spec.training.batch_size]
+            optimizer.zero_grad()
+            criterion(network(X[rows]), y[rows]).backward()
+            optimizer.step()
+        network.eval()
+        with torch.no_grad():
+            criterion(network(X[cut:]), y[cut:]).item()
+
+
+def sentiment_fit_time(rounds: int) -> dict[str, Any]:
+    """Alternating fits on the embedded corpus; process time of a whole fit, one thread."""
+    corpus = labelled_corpus()
+    train = corpus[corpus["split"] == "train"]
+    texts, labels = train["headline"].tolist(), train["label"].tolist()
+    spec = SentimentSpec(members=1, least_steps=0)
+
+    def wrapper() -> None:
+        SentimentClassifier(spec=spec, device="cpu").fit(texts, labels)
+
+    torch.set_num_threads(1)
+    variants = {
+        "wrapper": wrapper,
+        "tutorial": partial(read_straightforwardly, texts, labels, spec),
+    }
+    took: dict[str, list[float]] = {variant: [] for variant in variants}
+    for _ in range(rounds):
+        for variant, work in variants.items():
+            started = time.process_time()
+            work()
+            took[variant].append(time.process_time() - started)
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "load": round(os.getloadavg()[0], 1),
+        "texts": len(texts),
+        "epochs": spec.training.epochs,
+        "rounds": rounds,
+        "tutorial_s": statistics.median(took["tutorial"]),
+        "wrapper_s": statistics.median(took["wrapper"]),
+        "times_faster_median": statistics.median(took["tutorial"])
+        / statistics.median(took["wrapper"]),
+        "times_faster_minimum": min(took["tutorial"]) / min(took["wrapper"]),
+    }
+
+
 def cell_errors() -> dict[str, float]:
     """Largest absolute differences over 50 random cells of each kind, float64, 50 steps."""
     layers = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -289,24 +376,33 @@ def cell_errors() -> dict[str, float]:
 
 
 def main() -> None:
+    parts = ("cells", "fit_time", "sentiment_fit_time", "forecasts")
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--rounds", type=int, default=5, help="of the fit times")
     parser.add_argument("--epochs", type=int, default=10, help="of the forecasts, at most")
     parser.add_argument("--tickers", type=int, default=6, help="of stocknet")
     asked = parser.parse_args()
-    sample, stocknet = sample_bars(), stocknet_bars(asked.tickers)
-    report = {
+    sample = sample_bars()
+    report: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "machine": f"{os.cpu_count()} cores ({platform.machine()}), load"
         f" {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, torch"
         f" {torch.__version__}",
-        "cells": cell_errors(),
-        "fit_time": fit_time(sample["AAPL"], asked.rounds),
-        "forecasts": {
-            "sample": forecasts(sample, asked.epochs),
-            **({"stocknet": forecasts(stocknet, asked.epochs)} if stocknet else {}),
-        },
     }
+    if "cells" in asked.parts:
+        report["cells"] = cell_errors()
+    if "fit_time" in asked.parts:
+        report["fit_time"] = fit_time(sample["AAPL"], asked.rounds)
+    if "sentiment_fit_time" in asked.parts:
+        report["sentiment_fit_time"] = sentiment_fit_time(asked.rounds)
+    if "forecasts" in asked.parts:
+        stocknet = stocknet_bars(asked.tickers)
+        report["forecasts"] = {
+            name: forecasts(bars, asked.epochs)
+            for name, bars in (("sample", sample), ("stocknet", stocknet))
+            if bars
+        }
     print(json.dumps(report, indent=1))
 
 

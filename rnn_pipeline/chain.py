@@ -13,7 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,8 +48,10 @@ from rnn_pipeline.networks.walk_forward import (
 )
 from rnn_pipeline.settings import SentimentSpec, Settings
 from rnn_pipeline.trading import fusion
+from rnn_pipeline.trading.account import Account
 from rnn_pipeline.trading.decisions import decide
-from rnn_pipeline.trading.positions import size_positions
+from rnn_pipeline.trading.lineage import fused_lineage, price_lineage, sentiment_lineage
+from rnn_pipeline.trading.positions import VOLUME_SESSIONS, market_conditions, size_positions
 from rnn_pipeline.warehouse import Warehouse
 
 Frame: TypeAlias = pd.DataFrame
@@ -83,8 +85,10 @@ class Stages:
         evidence: what each fold's forecasts may be believed.
         price_signals: forecasts as signals.
         sentiment_signals: sentiment as signals.
-        trading_signals: both as one.
-        positions: weights.
+        contributions: what each source adds, by the policy.
+        trading_signals: all of it as one.
+        market: what sizing must know of each session.
+        positions: weights, and the account that holds them.
         trading_decisions: what to do.
     """
 
@@ -103,12 +107,15 @@ class Stages:
     evidence: Callable[[Frame, Frame, Frame], Frame] = walk_forward_evidence
     price_signals: Callable[[Frame, Frame], Frame] = fusion.price_signals
     sentiment_signals: Callable[[Frame, Frame], Frame] = fusion.sentiment_signals
+    contributions: Callable[..., Frame] = fusion.contributions
     trading_signals: Callable[..., Frame] = fusion.fuse
-    positions: Callable[..., Frame] = size_positions
+    market: Callable[[Frame, Frame], Frame] = market_conditions
+    positions: Callable[..., tuple[Frame, Frame]] = size_positions
     trading_decisions: Callable[[Frame, Frame], Frame] = decide
 
 
 STAGES = Stages()
+_KEYS = ["ticker", "session"]
 
 
 def run(knowledge: Knowledge, settings: Settings, stages: Stages = STAGES) -> dict[str, Frame]:
@@ -197,11 +204,30 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         tried_at=closes.iloc[0],
     )
     evidence = stages.evidence(known, sentiment, tried)
+    told = fusion.with_folds(sentiment, known)
     from_price = stages.price_signals(known, evidence)
-    from_news = stages.sentiment_signals(fusion.with_folds(sentiment, known), evidence)
-    signals = stages.trading_signals(from_price, from_news, settings.trading)
-    positions = stages.positions(
-        signals, prices, settings.trading, settings.backtest.sessions_per_year
+    from_news = stages.sentiment_signals(told, evidence)
+    added = stages.contributions(
+        from_price,
+        pd.concat(
+            [fusion.price_sources(known, evidence), fusion.sentiment_sources(told, evidence)]
+        ),
+        settings.trading,
+        lambda: fusion.source_history(known, sentiment),
+    )
+    signals = stages.trading_signals(from_price, from_news, added, settings.trading)
+    market = stages.market(
+        stages.bars(store, tickers, first, last, VOLUME_SESSIONS - 1),
+        prices[["ticker", "session", "volatility_20"]],
+    )
+    positions, account = stages.positions(
+        signals, market, settings.trading, settings.backtest, model.horizon
+    )
+    price_made = price_lineage(known, matrix, model.lookback)
+    # The hash of the sentiment network is that of its file, and here there is none.
+    news_made = sentiment_lineage(told.assign(model_hash="")).drop(columns="model_hash")
+    both_made = fused_lineage(price_made, news_made.assign(model_hash="")).drop(
+        columns="model_hash"
     )
     quantiles = quantile_rows(forecasts)
     # A fold begins with the first session that anyone traded: before it the fold does not exist.
@@ -225,11 +251,56 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         "forecasts": forecasts,
         **({"forecast_quantiles": quantiles} if len(quantiles) else {}),
         "evidence": evidence,
-        "price_signals": from_price,
-        "sentiment_signals": from_news,
-        "trading_signals": signals,
-        "trading_decisions": stages.trading_decisions(signals, positions),
+        "price_signals": from_price.merge(price_made, on=_KEYS),
+        "sentiment_signals": from_news.merge(news_made, on=_KEYS),
+        "signal_contributions": added,
+        "trading_signals": signals.merge(both_made, on=_KEYS),
+        "trading_decisions": stages.trading_decisions(signals, positions).merge(
+            both_made, on=_KEYS
+        ),
+        "trading_account": account,
     }
+
+
+def sized(
+    store: Warehouse, settings: Settings, first: date, last: date, instead: Frame | None = None
+) -> tuple[Frame, Frame]:
+    """Size the stored signals of some sessions, going on from the account before them.
+
+    What was decided of earlier sessions is taken from the stored rows, so that any cut of a history
+    into runs gives the same weights. All tickers of a session share its limits.
+
+    Args:
+        store: the warehouse; it is only read.
+        settings: limits, costs and the horizon.
+        first: first session to size; those since the last stored account are sized on the way.
+        last: last session.
+        instead: rows of trading_signals that take the place of stored ones.
+
+    Returns:
+        Positions of all tickers, and rows of trading_account, of the sessions from ``first`` on.
+    """
+    known = store.read(
+        "SELECT * FROM trading_account WHERE session < ? ORDER BY session DESC LIMIT 2", [first]
+    )
+    account, begin = None, date.min
+    if len(known):
+        of_them = known["session"].dt.date.tolist()
+        held = store.rows("trading_decisions", "ticker, session, position", session=of_them)
+        account, begin = Account.resume(known, held), max(of_them) + timedelta(days=1)
+    days = {"session": (begin, last)}
+    signals = store.rows("trading_signals", **days)
+    if instead is not None:
+        signals = pd.concat([instead, signals]).drop_duplicates(_KEYS)
+    market = market_conditions(
+        store.bars_by_era(store.tickers(), begin, last, VOLUME_SESSIONS - 1),
+        store.rows("price_features", "ticker, session, volatility_20", **days),
+    )
+    frames = size_positions(
+        signals, market, settings.trading, settings.backtest, settings.model.horizon, account
+    )
+    positions, accounts = (frame[frame["session"] >= pd.Timestamp(first)] for frame in frames)
+    return positions, accounts
 
 
 def _dated(outcomes: Frame, prices: Frame) -> Frame:

@@ -11,10 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from rnn_pipeline.chain import sized
+from rnn_pipeline.evidence.comparison import opening_the_newest_fold
 from rnn_pipeline.evidence.significance import walk_forward_evidence
 from rnn_pipeline.features import catalogue
 from rnn_pipeline.features.model import model_columns, model_features
@@ -22,11 +25,12 @@ from rnn_pipeline.features.sentiment import DECLARED_SENTIMENT, NEWS_REACH, SPAN
 from rnn_pipeline.features.windows import ModelMatrix
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.networks.checkpoints import checkpoint_hash, code_version, weights_hash
+from rnn_pipeline.networks.registry import ServingFiles, marked_expired
 from rnn_pipeline.networks.sentiment import load_sentiment
-from rnn_pipeline.networks.walk_forward import Forecaster
+from rnn_pipeline.networks.walk_forward import Forecaster, stamped
 from rnn_pipeline.settings import Settings
 from rnn_pipeline.trading import fusion
-from rnn_pipeline.trading.positions import size_positions
+from rnn_pipeline.trading.lineage import fused_lineage, price_lineage, sentiment_lineage
 from rnn_pipeline.warehouse import Warehouse
 
 _KEYS = ["ticker", "session"]
@@ -38,7 +42,9 @@ _FUSED = (
     "sentiment_contribution",
     "signal",
     "label",
+    "abstains",
 )
+_ADDED = ("forecast", "standardised", "grade", "weight", "contribution")
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ def replay(
     session: date,
     checkpoint: Callable[[str], Path],
     sentiment_checkpoint: Path,
+    serving: ServingFiles,
 ) -> Replay:
     """Make the signal of one ticker and session again and compare it with the stored one.
 
@@ -117,8 +124,9 @@ def replay(
         settings: the model and trading rules.
         ticker: whose signal.
         session: of which session.
-        checkpoint: model -> file of the ticker's networks.
+        checkpoint: model -> file of the ticker's networks of all folds.
         sentiment_checkpoint: file of the sentiment network.
+        serving: the networks that forecast sessions as they came.
 
     Raises:
         ValueError: no signal of the ticker and session is stored.
@@ -168,16 +176,18 @@ def replay(
         )
 
     columns = model_columns(settings.model.features)
-    matrix = ModelMatrix.build(model_features(prices, sentiment, columns), columns)
+    shown = model_features(prices, sentiment, columns)
+    matrix = ModelMatrix.build(shown, columns)
     stored = store.rows("walk_forward_forecasts", ticker=ticker, session=session)
-    forecasts, replaced = _forecasts(stored, matrix, axis, checkpoint)
+    networks = _networks(stored, store.rows("models", ticker=ticker), checkpoint, serving)
+    forecasts, replaced = _forecasts(networks, prices, sentiment)
     causes += replaced
     keys = [*_KEYS, "model", "seed"]
     seen.add("forecasts", stored, forecasts, ["forecast", "model_hash"], keys)
 
     rebuilt = stored.drop(columns=["forecast", "model_hash"]).merge(forecasts, on=keys)
     graded = store.rows("evidence", ticker=ticker)
-    history = store.rows("walk_forward_forecasts", ticker=ticker)
+    history = opening_the_newest_fold(store.rows("recipe_forecasts", ticker=ticker))
     all_news = store.rows("news_sentiment", ticker=ticker)
     evidence = walk_forward_evidence(history, all_news, store.rows("trials", ticker=ticker))
     own_fold = graded[graded["fold"].isin(stored["fold"])]
@@ -186,18 +196,40 @@ def replay(
     ):
         causes.append("data: forecasts or outcomes of earlier folds have changed since the grading")
 
+    sessions = calendar.sessions(calendar.first_session.date(), session)
+    rebuilt = marked_expired(rebuilt, sessions, settings.model_expiry)
     price = fusion.price_signals(rebuilt, graded)
-    news = fusion.sentiment_signals(fusion.with_folds(sentiment, rebuilt), graded)
-    fused = fusion.fuse(price, news, settings.trading)
-    for stage, made, shown in (
+    told = fusion.with_folds(sentiment, rebuilt)
+    news = fusion.sentiment_signals(told, graded)
+    sources = [fusion.price_sources(rebuilt, graded), fusion.sentiment_sources(told, graded)]
+    added = fusion.contributions(
+        price,
+        pd.concat(sources),
+        settings.trading,
+        lambda: fusion.source_history(history, all_news),
+    )
+    fused = fusion.fuse(price, news, added, settings.trading)
+    made_by = fused_lineage(
+        price_lineage(
+            stamped(forecasts, shown, settings.model.horizon), matrix, settings.model.lookback
+        ),
+        sentiment_lineage(told.assign(model_hash=checkpoint_hash(sentiment_checkpoint)[:16])),
+    )
+    position, _ = sized(store, settings, session, session, instead=fused)
+    day: dict[str, Any] = {"ticker": ticker, "session": session}
+    signal = store.rows("trading_signals", **day)
+    for stage, made, names in (
         ("price_signals", price, _SIGNAL),
         ("sentiment_signals", news, _SIGNAL),
         ("trading_signals", fused, _FUSED),
+        ("trading_decisions", position, ("position",)),
     ):
-        seen.add(stage, store.rows(stage, ticker=ticker, session=session), made, shown)
-    position = _position(store, settings, fused, session)
-    decided = store.rows("trading_decisions", ticker=ticker, session=session)
-    seen.add("trading_decisions", decided, position, ["position"])
+        seen.add(stage, store.rows(stage, **day), made, names)
+    stored_added = store.rows("signal_contributions", **day)
+    seen.add("signal_contributions", stored_added, added, _ADDED, [*_KEYS, "source"])
+    # Other code may well make the same signal: it is told, but is no difference.
+    seen.add("lineage", signal, made_by, ["data_hash", "model_hash"])
+    causes += _lineage_causes(signal.iloc[0], made_by)
     return Replay(
         seen.compared,
         pd.DataFrame(seen.lines, columns=["stage", "row", "column", "stored", "rebuilt"]),
@@ -206,48 +238,71 @@ def replay(
     )
 
 
-def _position(
-    store: Warehouse, settings: Settings, own: pd.DataFrame, session: date
-) -> pd.DataFrame:
-    """Size the rebuilt signal beside the stored ones of other tickers, which share the limits."""
-    signals = store.rows("trading_signals", session=session)
-    others = signals[signals["ticker"] != own["ticker"].iloc[0]]
-    columns = [*_KEYS, "signal", "grade"]
-    return size_positions(
-        pd.concat([own[columns], others[columns]], ignore_index=True),
-        store.rows("price_features", "ticker, session, volatility_20", session=session),
-        settings.trading,
-        settings.backtest.sessions_per_year,
-    )
+def _lineage_causes(stored: pd.Series, rebuilt: pd.DataFrame) -> list[str]:
+    """What the hashes of a signal say of why it would be another one now."""
+    told = {
+        "data_hash": "data: the features and the sentiment behind the signal",
+        "feature_set_hash": "code: what computes the features",
+        "code_version": "code: what trains, and makes signals of forecasts,",
+        "model_hash": "model: the networks behind the signal",
+    }
+    return [
+        f"{what} had the hash {stored[name]}, now {now}"
+        for name, what in told.items()
+        for now in rebuilt[name]
+        if stored[name] != now
+    ]
+
+
+def _networks(
+    stored: pd.DataFrame,
+    versions: pd.DataFrame,
+    checkpoint: Callable[[str], Path],
+    serving: ServingFiles,
+) -> list[tuple[pd.DataFrame, Forecaster]]:
+    """Stored forecasts, each beside what made them: a fold of the walk-forward, or a version."""
+    found = []
+    ticker = str(stored["ticker"].iloc[0])
+    for (model, fold, version), own in stored.groupby(["model", "fold", "version"], dropna=False):
+        files = versions.loc[versions["version"] == version, "checkpoint"]
+        kept = [name for name in files if name in serving.kept()]
+        if kept:
+            found.append((own, serving.load(kept[-1], [ticker])[ticker]))
+        else:
+            found.append((own, Forecaster.load(checkpoint(model), [fold])))
+    return found
 
 
 def _forecasts(
-    stored: pd.DataFrame,
-    matrix: ModelMatrix,
-    axis: pd.DatetimeIndex,
-    checkpoint: Callable[[str], Path],
+    networks: Sequence[tuple[pd.DataFrame, Forecaster]],
+    prices: pd.DataFrame,
+    sentiment: pd.DataFrame,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Forecast the last session of the axis with the networks of the stored forecasts' folds."""
-    ticker = str(stored["ticker"].iloc[0])
-    rows = matrix.rows_of(ticker)
-    made, causes = [], []
-    for (model, fold), own in stored.groupby(["model", "fold"]):
-        forecaster = Forecaster.load(checkpoint(model), [fold])
-        for row in own.itertuples():
-            member = forecaster.members.get((fold, row.seed))
+    """Forecast the last session of the features again, and say which networks are others now."""
+    made, causes = [networks[0][0].iloc[:0]], []
+    for stored, forecaster in networks:
+        model, fold = stored["model"].iloc[0], stored["fold"].iloc[0]
+        newest = max(forecaster.scales, default=fold)
+        for row in stored.itertuples():
+            member = forecaster.members.get((newest, row.seed))
             held = weights_hash(member.state)[:16] if member is not None else "none"
             if held != row.model_hash:
                 causes.append(
                     f"model: {model}, fold {fold}, seed {row.seed} was {row.model_hash} (code"
                     f" {row.code_version}), the checkpoint holds {held} (code {code_version()})"
                 )
-        if forecaster.members and forecaster.columns == matrix.columns:
-            inputs = forecaster.scales[fold].inputs.transform(matrix.values[rows])
-            ends = np.array([rows.stop - rows.start - 1])
-            made.append(forecaster.forecast(fold, inputs, ends, matrix.sessions[rows]))
-        else:
-            causes.append(f"model: {model}, fold {fold} sees other features now")
-    frame = pd.concat(made, ignore_index=True) if made else stored.iloc[:0]
+        if forecaster.members and set(forecaster.columns) <= {
+            *catalogue.NAMES,
+            *DECLARED_SENTIMENT,
+        }:
+            columns = forecaster.columns
+            matrix = ModelMatrix.build(model_features(prices, sentiment, columns), columns)
+            inputs = forecaster.scales[newest].inputs.transform(matrix.values)
+            ends = np.array([len(inputs) - 1])
+            made.append(forecaster.forecast(newest, inputs, ends, matrix.sessions))
+        elif forecaster.members:
+            causes.append(f"model: {model}, fold {fold} sees features that no longer exist")
+    frame = pd.concat(made[1:] or made, ignore_index=True)
     return frame[[*_KEYS, "model", "seed", "forecast", "model_hash"]], causes
 
 

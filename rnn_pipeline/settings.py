@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from datetime import date
 from functools import cached_property
@@ -44,6 +45,10 @@ PREFIX = "RNN_PIPELINE_"
 
 SECRETS = ("smtp_user", "smtp_password", "webhook_token")
 """What is read from the environment alone (RNN_PIPELINE_SMTP_USER, ...), and only to log in."""
+
+SOURCES = ("sample", "yahoo", "files")
+"""The sources that come with the package."""
+_OWN_SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class SettingsError(ValueError):
@@ -225,7 +230,7 @@ class SentimentSpec(Spec):
         description="optimizer steps that a few hundred headlines get, too, by up to 40 epochs,"
         " where fit is not told how many",
     )
-    frozen_epochs: int = Field(0, ge=0, description="in which pretrained vectors do not learn")
+    frozen_epochs: int = Field(1, ge=0, description="in which pretrained vectors do not learn")
     val_share: float = Field(
         0.1, gt=0, lt=1, description="of the headlines, held out by each network; others by each"
     )
@@ -277,16 +282,83 @@ class BacktestSpec(Spec):
 
 
 class TradingSpec(Spec):
-    """From a signal to a position: thresholds and risk limits."""
+    """From forecasts to a signal, from a signal to a position, and from that to orders."""
 
+    policy: Literal["evidence", "threshold", "stacking"] = Field(
+        "evidence",
+        description="how sources become one signal: by their evidence, by the tutorial's thresholds"
+        " of the expected return, or by shares learned from earlier folds",
+    )
     buy_above: float = Field(0.2, gt=0, le=1, description="a signal above this is BUY")
     sell_below: float = Field(-0.2, ge=-1, lt=0, description="a signal below this is SELL")
-    long_only: bool = Field(False, description="hold nothing where the signal says short")
+    buy_return: float = Field(
+        0.005, gt=0, description="with policy threshold: an expected return above this is BUY"
+    )
+    sell_return: float = Field(
+        -0.005, gt=-1, lt=0, description="with policy threshold: one below this is SELL"
+    )
+    stacking_penalty: float = Field(
+        50.0,
+        gt=0,
+        description="with policy stacking: how many forecasts without an outcome weigh against the"
+        " learned shares (ridge)",
+    )
+    min_agreement: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="prices have no say where a smaller share of the networks takes the side of"
+        " their mean forecast",
+    )
+    max_dispersion: float | None = Field(
+        None,
+        gt=0,
+        description="nor where the networks' standard deviation is more than this many times their"
+        " mean forecast; empty: it may be any",
+    )
+    sizing: Literal["volatility", "kelly"] = Field(
+        "volatility", description="aim at a volatility, or bet a fraction of Kelly's"
+    )
     target_volatility: float = Field(
         0.20, gt=0, description="annual volatility one ticker's position aims at"
     )
+    kelly_fraction: float = Field(
+        0.25, gt=0, le=1, description="with sizing kelly: fraction of the bet that grows fastest"
+    )
+    long_only: bool = Field(False, description="never hold a short position")
     max_weight: float = Field(0.25, gt=0, le=1, description="largest weight of one ticker")
+    max_volume_share: float | None = Field(
+        0.05,
+        gt=0,
+        description="largest position, as a share of the ticker's median dollar volume over 20"
+        " sessions; empty: any",
+    )
     max_gross: float = Field(1.0, gt=0, description="largest sum of absolute weights")
+    max_drawdown: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="loss of the account since its peak that sends it into cash; empty: none does",
+    )
+    stop_sessions: int = Field(
+        20,
+        ge=1,
+        description="in cash after max_drawdown; then the peak is counted from what is left",
+    )
+    max_turnover: float | None = Field(
+        None,
+        gt=0,
+        description="largest sum of traded weights of one session, but for trades that reduce a"
+        " position; empty: any",
+    )
+    max_net: float | None = Field(
+        None, gt=0, description="largest absolute sum of weights; empty: any"
+    )
+    account: float = Field(
+        100_000.0, gt=0, description="what is traded with, in the currency of the bars"
+    )
+    lot: float = Field(1.0, gt=0, description="shares are ordered in multiples of this")
+    min_order: float = Field(100.0, ge=0, description="orders worth less than this are left out")
 
 
 class PaperSpec(Spec):
@@ -336,6 +408,9 @@ class OperationsSpec(Spec):
         description="sessions after the end of their training from which networks count as having"
         " no evidence; empty: twice the sessions from one fold to the next",
     )
+    keep_retired: int = Field(
+        3, ge=1, description="former champions of each ticker and slot whose networks are kept"
+    )
 
 
 class ComputeSettings(Spec):
@@ -372,9 +447,10 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    source: Literal["sample", "yahoo", "files"] = Field(
+    source: str = Field(
         "sample",
-        description="sample: embedded real bars, offline; yahoo: live data; files: a drop folder",
+        description="sample: embedded real bars, offline; yahoo: live data; files: a drop folder;"
+        " module:Class: your own, see market/sources.py",
     )
     drop_dir: Path | None = Field(
         None, description="with source files: the folder whose CSV and Parquet files are taken in"
@@ -415,6 +491,16 @@ class Settings(BaseSettings):
             )
         return self
 
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        if value not in SOURCES and not _OWN_SOURCE.fullmatch(value):
+            raise ValueError(
+                f"there is none of that name: use {', '.join(SOURCES)}, or module:Class for your"
+                " own"
+            )
+        return value
+
     @field_validator("tickers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -441,7 +527,7 @@ class Settings(BaseSettings):
     @cached_property
     def home(self) -> Path:
         """The folder of this source below ``data_dir``: sources never share a warehouse."""
-        return self.data_dir.expanduser().resolve() / self.source
+        return self.data_dir.expanduser().resolve() / self.source.replace(":", ".")
 
     @property
     def warehouse_path(self) -> Path:
@@ -477,6 +563,16 @@ class Settings(BaseSettings):
     def report_dir(self) -> Path:
         """HTML reports."""
         return self.home / "reports"
+
+    @property
+    def model_expiry(self) -> int:
+        """Sessions after the end of their training from which networks are too old."""
+        return self.operations.model_expiry or 2 * self.folds.stride
+
+    @property
+    def report_path(self) -> Path:
+        """The report that a person reads in the morning."""
+        return self.report_dir / "walk_forward_report.html"
 
     @property
     def alert_memory(self) -> Path:

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
+
 for name in list(os.environ):
     if name.startswith("RNN_PIPELINE_"):
         del os.environ[name]
@@ -14,3 +16,13 @@ atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ["RNN_PIPELINE_SETTINGS_FILE"] = str(Path(__file__).with_name("settings.toml"))
 os.environ["RNN_PIPELINE_DATA_DIR"] = _HOME
 os.environ.pop("DAGSTER_HOME", None)
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The command that README names, run once on the small settings beside this file."""
+    from click.testing import CliRunner
+
+    from rnn_pipeline import cli
+
+    return CliRunner().invoke(cli.main, ["demo"], catch_exceptions=False)

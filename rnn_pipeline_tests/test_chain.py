@@ -32,6 +32,28 @@ def test_the_whole_chain_does_not_look_ahead(changes: dict[str, Any]) -> None:
     assert {"strong", "none"} <= set(made[0]["evidence"]["grade"])
 
 
+def test_learned_shares_and_limits_with_a_memory_do_not_look_ahead() -> None:
+    """Stacking learns from earlier folds; turnover and drawdown look back at the account."""
+    settings = town.settings()
+    limits = {"max_turnover": 0.2, "max_drawdown": 0.005, "stop_sessions": 10, "max_net": 0.2}
+    spec = settings.trading.model_copy(update={"policy": "stacking", "sizing": "kelly", **limits})
+    settings = settings.model_copy(update={"trading": spec})
+    made = []
+
+    def run(known: Knowledge) -> dict[str, pd.DataFrame]:
+        made.append(chain.run(known, settings))
+        return made[-1]
+
+    futures = ("scrambled", "restated")
+    findings = look_ahead(run, town.knowledge(), [town.CUT], town.SESSIONS, town.close, futures)
+    assert findings.clean, findings.differences
+    before = [rows[rows["session"] <= town.CUT] for rows in made[0].values() if "session" in rows]
+    limited = {name for rows in before if "limited_by" in rows for name in rows["limited_by"]}
+    assert {"max_turnover", "max_drawdown"} <= limited
+    shares = made[0]["signal_contributions"]["weight"]
+    assert ((shares > 0) & (shares < 0.2)).any(), "nothing was learned"
+
+
 @pytest.mark.parametrize("everyone", [False, True], ids=["of_one_ticker", "of_all_tickers"])
 def test_a_gap_where_a_fold_begins_to_test_is_no_alarm(everyone: bool) -> None:
     """Until a session is traded again there are no networks to forecast it: no leak, a late start.

@@ -19,6 +19,7 @@ from rnn_pipeline.defs import automation
 from rnn_pipeline.defs.automation import first_cause, stages
 from rnn_pipeline.defs.evidence import figures_plausible
 from rnn_pipeline.defs.features import SENTIMENT_MODEL
+from rnn_pipeline.defs.models import serving_files
 from rnn_pipeline.defs.networks import checkpoint_path
 from rnn_pipeline.defs.partitions import range_tags
 from rnn_pipeline.defs.reporting import REPORT
@@ -37,18 +38,12 @@ SETTINGS = load_settings()
 DERIVED = (
     *("price_features", "targets", "news_sentiment", "model_features", "baseline_forecasts"),
     *("forecasts", "forecast_quantiles", "evidence", "price_signals", "sentiment_signals"),
-    *("trading_signals", "trading_decisions"),
+    *("signal_contributions", "trading_signals", "trading_decisions", "trading_account"),
 )
 SIGNALS = ("price_signals", "sentiment_signals", "trading_signals", "trading_decisions")
 TRADED = ["AAPL", "MSFT"]
 #: Assets that no stage of the demo makes.
 BY_HAND = {"tuning_trials"}
-
-
-@pytest.fixture(scope="module")
-def demo():
-    """The command that README names, run once for all tests here."""
-    return CliRunner().invoke(cli.main, ["demo"], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +58,13 @@ def instance(demo):
 
 
 def derived_tables(store):
-    return {name: store.rows(name).drop(columns="run_id") for name in DERIVED}
+    """All that is made from raw rows, without who made it."""
+    made_by = {"run_id", "version", "trained_until"}
+    return {
+        name: rows.drop(columns=made_by & set(rows.columns))
+        for name in DERIVED
+        for rows in (store.rows(name),)
+    }
 
 
 def test_the_demo_ends_with_todays_decisions_and_a_report(demo):
@@ -210,7 +211,8 @@ def test_the_chain_as_a_function_makes_what_the_assets_make(store):
     for name in DERIVED:
         stored = store.rows(name)
         shared = [column for column in made[name].columns if column in stored.columns]
-        assert set(stored.columns) - set(shared) <= {"run_id", "model_hash"}, name
+        made_by = {"run_id", "model_hash", "version", "trained_until"}
+        assert set(stored.columns) - set(shared) <= made_by, name
         assert len(stored) > 0, name
         difference = first_difference(
             {name: stored[shared]}, {name: made[name][shared]}, "chain", pd.Timestamp(0)
@@ -263,12 +265,12 @@ def test_one_ticker_and_one_date_by_hand_give_the_same_rows(store, instance):
 def decided_anew(store, instance):
     """Forget every forecast after 12 February 2013, and decide on February and March again."""
     tested = pd.Timestamp("2013-02-12")
-    checkpoints = store.rows("checkpoints")
+    versions = store.rows("models")
     with store.batch() as batch:
         for name in ("forecasts", "forecast_quantiles"):
             rows = store.rows(name)
             batch.replace(name, rows[rows["session"] <= tested], ticker=TRADED)
-        batch.replace("checkpoints", checkpoints.assign(tested_until=tested), ticker=TRADED)
+        batch.replace("models", versions.assign(tested_until=tested), ticker=TRADED)
     assert store.rows("forecasts")["session"].max() == tested
     february, march = date(2013, 2, 1), date(2013, 3, 1)
     tickers = list(instance.get_dynamic_partitions("ticker"))
@@ -434,7 +436,9 @@ def copy(store, tmp_path):
 
 def again(store, checkpoint=None):
     path = checkpoint or (lambda model: checkpoint_path(model, "AAPL"))
-    return replay(store, SETTINGS, "AAPL", date(2013, 2, 20), path, SENTIMENT_MODEL)
+    return replay(
+        store, SETTINGS, "AAPL", date(2013, 2, 20), path, SENTIMENT_MODEL, serving_files()
+    )
 
 
 def test_a_replayed_signal_is_the_same(demo):

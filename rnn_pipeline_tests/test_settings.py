@@ -38,6 +38,9 @@ def test_tickers_from_the_environment_are_split_capitalised_and_unique(settings_
         ("[folds]\ntrain_size = 3", "setting folds.train_size = 3"),
         ("[folds]\nstep = 10", "step 10 is smaller than test_size 250"),
         ("[training]\nepochs = 3", "setting training = "),
+        ('[trading]\npolicy = "hunch"', "setting trading.policy = 'hunch'"),
+        ("[trading]\nmax_drawdown = 1.5", "setting trading.max_drawdown = 1.5"),
+        ("[trading]\naccount = 0", "setting trading.account = 0"),
         ("source = ", "not TOML"),
     ],
 )

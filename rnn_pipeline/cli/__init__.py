@@ -6,9 +6,11 @@ import click
 
 from rnn_pipeline.cli.data import quarantine, rebuild
 from rnn_pipeline.cli.health import doctor, paper
+from rnn_pipeline.cli.models import models, promote, rollback
 from rnn_pipeline.cli.proof import lookahead, replay, tune
 from rnn_pipeline.cli.running import backfill, demo, prepare, retrain, run_job, ui
 from rnn_pipeline.cli.settings import show_settings
+from rnn_pipeline.cli.trading import decisions, report, signals
 
 __all__ = ["main", "prepare", "run_job"]
 
@@ -20,7 +22,7 @@ def main() -> None:
 
 
 for command in (
-    *(backfill, demo, doctor, lookahead, paper, quarantine, rebuild, replay, retrain, tune, ui),
-    show_settings,
+    *(backfill, decisions, demo, doctor, lookahead, models, paper, promote, quarantine),
+    *(rebuild, replay, report, retrain, rollback, show_settings, signals, tune, ui),
 ):
     main.add_command(command)

@@ -58,6 +58,7 @@ def replay(ticker: str, session: datetime) -> None:
     with plain_errors():
         load_settings()
         from rnn_pipeline.defs.features import SENTIMENT_MODEL
+        from rnn_pipeline.defs.models import serving_files
         from rnn_pipeline.defs.networks import checkpoint_path
         from rnn_pipeline.defs.partitions import SETTINGS
         from rnn_pipeline.replay import replay as made_again
@@ -72,6 +73,7 @@ def replay(ticker: str, session: datetime) -> None:
                 session.date(),
                 lambda model: checkpoint_path(model, ticker),
                 SENTIMENT_MODEL,
+                serving_files(),
             )
         except ValueError as error:
             raise click.ClickException(str(error)) from None

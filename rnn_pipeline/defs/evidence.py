@@ -5,9 +5,15 @@ from datetime import UTC, datetime
 import dagster as dg
 import pandas as pd
 
-from rnn_pipeline.defs.features import news_sentiment, sequence_windows
+from rnn_pipeline.defs.features import news_sentiment, sequence_windows, session_axis
 from rnn_pipeline.defs.metadata import ranges, show, table
-from rnn_pipeline.defs.networks import forecasters, load_forecasters, read_fold_datasets
+from rnn_pipeline.defs.models import asked_recipes, register_trained
+from rnn_pipeline.defs.networks import (
+    folds_of,
+    forecasters,
+    load_forecasters,
+    read_fold_datasets,
+)
 from rnn_pipeline.defs.partitions import BY_TICKER, ONE_RUN, SETTINGS, TICKERS, tickers_of
 from rnn_pipeline.defs.resources import (
     COMPUTE_POOL,
@@ -16,6 +22,7 @@ from rnn_pipeline.defs.resources import (
     WarehouseResource,
 )
 from rnn_pipeline.evidence.baselines import BASELINES, walk_forward_baselines
+from rnn_pipeline.evidence.comparison import opening_the_newest_fold
 from rnn_pipeline.evidence.metrics import forecast_metrics
 from rnn_pipeline.evidence.plausibility import ADVICE, implausible_forecasts
 from rnn_pipeline.evidence.significance import (
@@ -88,30 +95,43 @@ def walk_forward_forecasts(
 
     tickers = tickers_of(context)
     store = warehouse.store
-    models = [load_forecasters(model, tickers) for model in SETTINGS.model.networks]
+    asked = asked_recipes(store)
+    names = [recipe.model for recipe in asked.values()]
+    models = {slot: load_forecasters(recipe.model, tickers) for slot, recipe in asked.items()}
     datasets = read_fold_datasets(warehouse, market, tickers)
     rows = walk_forward.stamped(
-        walk_forward.walk_forward_forecasts(datasets, models),
+        walk_forward.walk_forward_forecasts(datasets, list(models.values())),
         store.rows("model_features", ticker=tickers),
         SETTINGS.model.horizon,
     ).assign(run_id=context.run.run_id)
-    mine = {"ticker": tickers}
+    # What was forecast for a session when it was new is the record, whatever a refit would say.
+    mine, of_models = {"ticker": tickers}, {"ticker": tickers, "model": names}
+    kept = store.rows("forecasts", **of_models)
+    kept = kept[kept["version"].notna()]
+    quantiles = store.rows("forecast_quantiles", **of_models)
+    quantiles = quantiles.drop(walk_forward.without(quantiles, kept).index)
+    rows = walk_forward.without(rows, kept)
     with store.batch() as batch:
-        batch.replace("forecasts", rows, **mine)
-        batch.replace("forecast_quantiles", walk_forward.quantile_rows(rows), **mine)
-    forecasts = store.rows("walk_forward_forecasts", **mine)
+        batch.replace("forecasts", kept, **of_models)
+        batch.append("forecasts", rows)
+        batch.replace("forecast_quantiles", quantiles, **of_models)
+        batch.append("forecast_quantiles", walk_forward.quantile_rows(rows))
     evidence, added = charged_evidence(
-        forecasts,
+        opening_the_newest_fold(store.rows("recipe_forecasts", **mine)),
         store.rows("news_sentiment", **mine),
         store.rows("trials", **mine),
         store.rows("tuning_trials", **mine),
         SETTINGS.model,
         SETTINGS.folds,
         pd.Timestamp(datetime.now(UTC)),
+        {slot: recipe.model for slot, recipe in asked.items()},
     )
     with store.batch() as batch:
         batch.append("trials", added.assign(run_id=context.run.run_id))
         batch.replace("evidence", evidence.assign(run_id=context.run.run_id), **mine)
+    axis = session_axis(warehouse, market)
+    changed = register_trained(store, models, tickers, axis, folds_of(axis), context.run.run_id)
+    forecasts = store.rows("walk_forward_forecasts", **mine)
     page = forecast_page(
         store.rows("all_forecasts", **mine),
         store.rows("walk_forward_quantiles", **mine),
@@ -126,6 +146,7 @@ def walk_forward_forecasts(
         metadata={
             **ranges(forecasts),
             "folds": int(forecasts["fold"].nunique()),
+            "versions_registered": int(changed["state"].isin(["champion", "candidate"]).sum()),
             "trials": trials_counted(evidence),
             "evidence_rule": EVIDENCE_RULE,
         }

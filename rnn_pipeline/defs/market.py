@@ -12,10 +12,12 @@ from rnn_pipeline.defs.metadata import holds, ranges, show, table
 from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKER_BY_DATE, Span, span_of
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
 from rnn_pipeline.market.commit import replay
+from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.ingest import Ingested, Request, ingest_bars, ingest_headlines
 from rnn_pipeline.market.labels import read_labels
 from rnn_pipeline.market.quality import check_bars, check_headlines
 from rnn_pipeline.market.sample import SampleSource
+from rnn_pipeline.market.sources import NewsSource
 from rnn_pipeline.reporting import plots
 
 
@@ -148,6 +150,7 @@ def raw_news(
     ledger = [
         line
         for source in market.sources
+        if isinstance(source, NewsSource | FileSource)
         for line in ingest_headlines(
             store, warehouse.payloads, source, _request(context, span), context.log.info
         )

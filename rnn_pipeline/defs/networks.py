@@ -10,6 +10,7 @@ import pandas as pd
 
 from rnn_pipeline.defs.features import COLUMNS, SENTIMENT_MODEL, sequence_windows, session_axis
 from rnn_pipeline.defs.metadata import show, table
+from rnn_pipeline.defs.models import asked_recipes
 from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKERS, tickers_of
 from rnn_pipeline.defs.resources import (
     COMPUTE_POOL,
@@ -42,7 +43,7 @@ _NO_HISTORY = pd.DataFrame({"ticker": [], "model": [], "fold": [], "seed": [], "
 
 
 def checkpoint_path(model: str, ticker: str) -> Path:
-    """Where the networks of one model and ticker are kept."""
+    """Where the networks of all folds of one model (see the registry) and ticker are kept."""
     return SETTINGS.checkpoint_dir / model / f"{ticker}.safetensors"
 
 
@@ -66,6 +67,7 @@ def sentiment_model(
         SETTINGS.model.sentiment,
         compute.resolve(),
         compute.precision,
+        compute.log_dir,
     )
     confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
     figures = scores(confusion)
@@ -97,14 +99,14 @@ def gradient_flow(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"gradients": len(flow)})
 
 
-def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
+def forecaster(slot: str, network: NetworkSpec) -> dg.AssetsDefinition:
     """The asset that trains one network architecture on every fold and seed of its tickers.
 
     A pooled one has no partitions, since it learns from all tickers, whichever a run is about.
     """
 
     @dg.asset(
-        name=f"{model}_forecaster",
+        name=f"{slot}_forecaster",
         description=(
             f"A {network.cell.upper()} forecaster with hidden sizes"
             f" {list(network.hidden_sizes)}: one network per"
@@ -129,6 +131,7 @@ def forecaster(model: str, network: NetworkSpec) -> dg.AssetsDefinition:
         from rnn_pipeline.networks.walk_forward import Unfinished, by_recipe, train_walk_forward
 
         tickers = _all_tickers(context) if network.pooled else tickers_of(context)
+        model = asked_recipes(warehouse.store)[slot].model
         unfinished = Unfinished(SETTINGS.checkpoint_dir / model / "unfinished")
         written = [_NO_CHECKPOINT]
         histories = [_NO_HISTORY]
@@ -240,4 +243,4 @@ def _save(forecaster: "Forecaster", run_id: str) -> dict[str, object]:
     }
 
 
-forecasters = [forecaster(model, spec) for model, spec in SETTINGS.model.networks.items()]
+forecasters = [forecaster(slot, spec) for slot, spec in SETTINGS.model.networks.items()]

@@ -22,7 +22,7 @@ from rnn_pipeline.reporting.verdict import verdict
 from rnn_pipeline.warehouse import Warehouse
 from rnn_pipeline.warehouse.files import write_atomically
 
-REPORT = SETTINGS.report_dir / "walk_forward_report.html"
+REPORT = SETTINGS.report_path
 
 
 def read_report(store: Warehouse) -> Report:

@@ -12,6 +12,7 @@ from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.market.feeds import FeedSource
 from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.sample import SampleSource
+from rnn_pipeline.market.sources import BarSource, NewsSource, load_source
 from rnn_pipeline.market.yahoo import YahooSource
 from rnn_pipeline.warehouse import PayloadStore, Warehouse
 
@@ -52,15 +53,21 @@ class MarketResource(dg.ConfigurableResource):
     feeds: list[str]
 
     @property
-    def feed(self) -> SampleSource | YahooSource | FileSource:
-        """The source of bars and headlines; sample, live and files share one path."""
-        if self.source == "files":
-            return FileSource(Path(self.drop_dir))
-        return SampleSource() if self.source == "sample" else YahooSource(Path(self.cache_dir))
+    def feed(self) -> BarSource | FileSource:
+        """The source of bars, and of headlines if it has any; all of them share one path."""
+        match self.source:
+            case "sample":
+                return SampleSource()
+            case "yahoo":
+                return YahooSource(Path(self.cache_dir))
+            case "files":
+                return FileSource(Path(self.drop_dir))
+            case own:
+                return load_source(own)
 
     @property
-    def sources(self) -> list[SampleSource | YahooSource | FileSource | FeedSource]:
-        """Everything that headlines come from; the first one gives the bars too."""
+    def sources(self) -> list[BarSource | NewsSource | FileSource]:
+        """Everything that rows come from; the first one gives the bars."""
         return [self.feed, *([FeedSource(self.feeds)] if self.feeds else [])]
 
     @property

@@ -9,7 +9,7 @@ import pandas as pd
 from rnn_pipeline.defs.evidence import walk_forward_forecasts
 from rnn_pipeline.defs.features import COLUMNS, model_features, news_sentiment, price_features
 from rnn_pipeline.defs.metadata import ranges, show, table
-from rnn_pipeline.defs.networks import checkpoint_path
+from rnn_pipeline.defs.models import forecast_new_sessions
 from rnn_pipeline.defs.partitions import (
     BY_TICKER,
     ONE_RUN,
@@ -22,10 +22,13 @@ from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, Warehous
 from rnn_pipeline.features.windows import ModelMatrix
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.settings import Grade
-from rnn_pipeline.trading import decisions, fusion, positions
+from rnn_pipeline.trading import decisions, fusion, lineage
 
-#: Calendar days that surely hold the sessions which a window or a previous position needs.
+#: Calendar days that surely hold the sessions which a window needs.
 _LOOK_BACK = timedelta(days=3 * SETTINGS.model.lookback + 30)
+
+#: What tells a user why a signal is what it is.
+_WHY = ["ticker", "source", "forecast", "standardised", "grade", "weight", "contribution"]
 
 _LABELS = ("BUY", "HOLD", "SELL")
 
@@ -47,12 +50,7 @@ def _write(
     span: Span,
 ) -> None:
     with warehouse.store.batch() as batch:
-        batch.replace(
-            table_name,
-            rows.assign(run_id=context.run.run_id),
-            ticker=span.tickers,
-            session=(span.first, span.last),
-        )
+        batch.replace(table_name, rows.assign(run_id=context.run.run_id), **_of(span))
 
 
 @dg.asset(
@@ -67,25 +65,31 @@ def price_signals(
 ) -> dg.MaterializeResult:
     """All networks' forecasts of a session as one signal, weighted by the evidence of its fold.
 
-    Sessions newer than the last walk-forward test are forecast here, from the saved networks of the
-    newest fold.
+    Sessions newer than the last walk-forward test are forecast here, once, by the champions and
+    candidates of the registry; only champions are heard.
     """
-    from rnn_pipeline.networks.walk_forward import quantile_rows, stamped
+    from rnn_pipeline.networks.registry import marked_expired
 
     span = span_of(context)
     store = warehouse.store
-    new, features = _forecast_new_sessions(warehouse, market, span)
-    with store.batch() as batch:
-        rows = stamped(new, features, SETTINGS.model.horizon).assign(run_id=context.run.run_id)
-        batch.upsert("forecasts", rows)
-        batch.upsert("forecast_quantiles", quantile_rows(rows))
-    days = {"ticker": span.tickers, "session": (span.first, span.last)}
-    forecasts = store.rows("walk_forward_forecasts", **days)
+    new = forecast_new_sessions(store, market.calendar, span, context.run.run_id)
+    forecasts = marked_expired(
+        store.rows("walk_forward_forecasts", **_of(span)),
+        market.calendar.sessions(market.calendar.first_session, span.last),
+        SETTINGS.model_expiry,
+    )
     evidence = store.rows("evidence", ticker=span.tickers)
     signals = fusion.price_signals(forecasts, evidence)
-    made_by = forecasts.groupby(["ticker", "session"])["model_hash"].agg(_joined).reset_index()
-    signals = signals.merge(made_by, on=["ticker", "session"])
+    if len(signals):
+        days = (span.first - _LOOK_BACK, span.last)
+        features = store.rows("model_features", ticker=span.tickers, session=days)
+        matrix = ModelMatrix.build(features, COLUMNS)
+        made_by = lineage.price_lineage(forecasts, matrix, SETTINGS.model.lookback)
+        signals = signals.merge(made_by, on=["ticker", "session"])
     _write(warehouse, context, "price_signals", signals, span)
+    if len(signals):
+        current = decisions.current_decisions(signals)
+        show(context, made_of=table(current, ["ticker", *lineage.LINEAGE]))
     return dg.MaterializeResult(
         metadata={**ranges(signals), **_grades(signals), "new_forecasts": len(new)}
     )
@@ -104,12 +108,10 @@ def sentiment_signals(
     """The sentiment of a session as a signal, weighted by the evidence of its fold."""
     span = span_of(context)
     store = warehouse.store
-    days = {"ticker": span.tickers, "session": (span.first, span.last)}
-    sentiment = store.rows("news_sentiment", **days)
-    rows = fusion.with_folds(sentiment, store.rows("forecasts", **days))
+    sentiment = store.rows("news_sentiment", **_of(span))
+    rows = fusion.with_folds(sentiment, store.rows("walk_forward_forecasts", **_of(span)))
     signals = fusion.sentiment_signals(rows, store.rows("evidence", ticker=span.tickers))
-    made_by = sentiment[["ticker", "session", "model_hash"]]
-    signals = signals.merge(made_by, on=["ticker", "session"])
+    signals = signals.merge(lineage.sentiment_lineage(sentiment), on=["ticker", "session"])
     _write(warehouse, context, "sentiment_signals", signals, span)
     return dg.MaterializeResult(metadata={**ranges(signals), **_grades(signals)})
 
@@ -118,28 +120,45 @@ def sentiment_signals(
 def trading_signals(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> dg.MaterializeResult:
-    """Price and sentiment as one signal from -1 to +1, labelled BUY, HOLD or SELL.
+    """All sources as one signal from -1 to +1, labelled BUY, HOLD or SELL.
 
-    Each source's contribution is kept; a source without evidence contributes nothing.
+    The policy of the settings says how much each source counts; what each adds is kept.
     """
     span = span_of(context)
     store = warehouse.store
-    days = {"ticker": span.tickers, "session": (span.first, span.last)}
-    price, sentiment = (store.rows(name, **days) for name in ("price_signals", "sentiment_signals"))
-    signals = fusion.fuse(price, sentiment, SETTINGS.trading)
-    signals = signals.merge(price[["ticker", "session", "model_hash"]], on=["ticker", "session"])
+    price, sentiment = (
+        store.rows(name, **_of(span)) for name in ("price_signals", "sentiment_signals")
+    )
+    forecasts = store.rows("walk_forward_forecasts", **_of(span))
+    news = fusion.with_folds(store.rows("news_sentiment", **_of(span)), forecasts)
+    evidence = store.rows("evidence", ticker=span.tickers)
+    sources = [
+        fusion.price_sources(forecasts, evidence),
+        fusion.sentiment_sources(news, evidence),
+    ]
+    added = fusion.contributions(
+        price, pd.concat(sources), SETTINGS.trading, lambda: _history(warehouse, span)
+    )
+    signals = fusion.fuse(price, sentiment, added, SETTINGS.trading)
+    signals = signals.merge(lineage.fused_lineage(price, sentiment), on=["ticker", "session"])
+    _write(warehouse, context, "signal_contributions", added, span)
     _write(warehouse, context, "trading_signals", signals, span)
     bars = store.bars(span.tickers, span.first, span.last)
+    newest = added[added["session"] == added["session"].max()]
     show(
         context,
         price_with_signals=plots.price_with_signals(bars, signals),
         contributions=plots.signal_history(signals),
+        why=table(newest, _WHY),
+        made_of=table(decisions.current_decisions(signals), ["ticker", *lineage.LINEAGE]),
     )
     return dg.MaterializeResult(
         metadata={
             **ranges(signals),
             **_grades(signals),
             **{f"label_{name}": int((signals["label"] == name).sum()) for name in _LABELS},
+            "policy": SETTINGS.trading.policy,
+            "abstains": int(signals["abstains"].sum()),
         }
     )
 
@@ -150,29 +169,33 @@ def trading_decisions(
 ) -> dg.MaterializeResult:
     """What to hold from the next open, how that differs from before, and why in one sentence.
 
-    Limits on the sum of all weights look at every ticker of a session, whichever are materialized.
+    Limits look at every ticker of a session, whichever are materialized, and go on from the
+    account as the session before left it.
     """
+    from rnn_pipeline.chain import sized
+
     span = span_of(context)
     store = warehouse.store
-    days = (span.first - _LOOK_BACK, span.last)
-    signals = store.rows("trading_signals", session=days)
-    volatility = store.rows("price_features", "ticker, session, volatility_20", session=days)
-    sized = positions.size_positions(
-        signals, volatility, SETTINGS.trading, SETTINGS.backtest.sessions_per_year
-    )
-    mine = signals[
-        signals["ticker"].isin(span.tickers) & (signals["session"] >= pd.Timestamp(span.first))
-    ]
-    decided = decisions.decide(mine, sized)
-    decided = decided.merge(mine[["ticker", "session", "model_hash"]], on=["ticker", "session"])
+    weights, accounts = sized(store, SETTINGS, span.first, span.last)
+    mine = store.rows("trading_signals", **_of(span))
+    made_by = mine[["ticker", "session", *lineage.LINEAGE]]
+    decided = decisions.decide(mine, weights).merge(made_by, on=["ticker", "session"])
     _write(warehouse, context, "trading_decisions", decided, span)
+    with store.batch() as batch:
+        rows = accounts.assign(run_id=context.run.run_id)
+        batch.replace("trading_account", rows, session=(span.first, span.last))
     current = decisions.current_decisions(decided)
     columns = ["ticker", "session", "forecast", "sentiment", "signal", "label", "grade", "position"]
-    show(context, newest=table(current, [*columns, "reason"]))
+    show(
+        context,
+        newest=table(current, [*columns, "reason"]),
+        made_of=table(current, ["ticker", *lineage.LINEAGE]),
+    )
     return dg.MaterializeResult(
         metadata={
             **ranges(decided),
             "gross_exposure_now": float(current["position"].abs().sum()),
+            "drawdown_now": float(accounts["drawdown"].iloc[-1]) if len(accounts) else 0.0,
         }
     )
 
@@ -182,47 +205,15 @@ def _grades(signals: pd.DataFrame) -> dict[str, int]:
     return {f"grade_{grade}": int((signals["grade"] == grade).sum()) for grade in get_args(Grade)}
 
 
-def _joined(hashes: pd.Series) -> str:
-    return ",".join(sorted(set(hashes)))
+def _of(span: Span) -> dict[str, Any]:
+    """The rows of a span, for ``Warehouse.rows``."""
+    return {"ticker": span.tickers, "session": (span.first, span.last)}
 
 
-def _forecast_new_sessions(
-    warehouse: WarehouseResource, market: MarketResource, span: Span
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Forecasts of the span's sessions behind each model's last one, and the features they used.
-
-    Raises:
-        dagster.Failure: nothing was ever trained for any of these tickers.
-    """
-    from rnn_pipeline.networks.walk_forward import Forecaster, forecast_together, no_forecasts
-
+def _history(warehouse: WarehouseResource, span: Span) -> pd.DataFrame:
+    """What the sources of the span's tickers ever said, for a policy that learns."""
     store = warehouse.store
-    checkpoints = store.rows("checkpoints", ticker=span.tickers)
-    if checkpoints.empty and store.rows("window_sets", ticker=span.tickers).empty:
-        raise dg.Failure(
-            f"no networks were ever trained for {', '.join(span.tickers)}: materialize"
-            " sequence_windows, the forecasters and walk_forward_forecasts for them first (the job"
-            " retrain does it)"
-        )
-    held_out, end = SETTINGS.folds.holdout_from, span.last
-    if held_out is not None:
-        end = min(end, held_out - timedelta(days=1))
-    last, first = pd.Timestamp(end), pd.Timestamp(span.first)
-    features = store.rows(
-        "model_features", ticker=span.tickers, session=(span.first - _LOOK_BACK, end)
+    return fusion.source_history(
+        store.rows("walk_forward_forecasts", ticker=span.tickers),
+        store.rows("news_sentiment", ticker=span.tickers),
     )
-    behind = checkpoints[checkpoints["tested_until"] < last]
-    if behind.empty or features.empty:
-        return no_forecasts(), features
-    matrix = ModelMatrix.build(features, COLUMNS)
-    axis = market.calendar.sessions(features["session"].min(), features["session"].max())
-    return forecast_together(
-        Forecaster.load_newest(checkpoint_path(row.model, row.ticker)).asked_new(
-            matrix,
-            SETTINGS.model.lookback,
-            axis,
-            max(first, row.tested_until + pd.Timedelta(days=1)),
-        )
-        for row in behind.itertuples()
-        if row.ticker in matrix.tickers
-    ), features

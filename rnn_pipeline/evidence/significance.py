@@ -11,6 +11,7 @@ therefore holds over the whole sequence of looks, however many there are and how
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -161,24 +162,29 @@ def charged_evidence(
     model: ModelSettings,
     folds: FoldSpec,
     now: pd.Timestamp,
+    names: Mapping[str, str],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Charge what made the forecasts to the ledger of trials, then grade them.
 
     Args:
-        forecasts: of the networks, with ``actual``.
+        forecasts: of the networks, with ``actual``; those of earlier recipes have been charged.
         news_sentiment: ticker, session, sentiment.
         ledger: trials that have been charged already.
         searched: the configurations that searches looked at: ticker, model.
         model: the recipes of the networks.
         folds: what they were trained and tested on.
         now: when the outcomes are looked at.
+        names: slot in ``model.networks`` -> the model that its recipe's forecasts are kept as.
 
     Returns:
         The evidence, as of :func:`walk_forward_evidence`, and the rows that the ledger must gain.
     """
+    described = recipes(model, folds)
+    networks = {names.get(slot, slot): told for slot, told in described.pop("networks").items()}
     tried = trials_of(
-        with_sentiment(forecasts, news_sentiment),
-        **recipes(model, folds),
+        with_sentiment(forecasts[forecasts["model"].isin(networks)], news_sentiment),
+        networks=networks,
+        **described,
         tried_at=now,
         tuned=tuning_counts(searched),
     )

@@ -7,9 +7,12 @@ pure function, so that the warehouse can be rebuilt from what was fetched, byte 
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast, runtime_checkable
 
 import pandas as pd
 
@@ -84,6 +87,7 @@ class BarSource(Protocol):
         """Read fetched bars."""
 
 
+@runtime_checkable
 class NewsSource(Protocol):
     """A source of headlines; as :class:`BarSource`, with :data:`HEADLINE_COLUMNS`."""
 
@@ -96,6 +100,29 @@ class NewsSource(Protocol):
 
     def parse_headlines(self, payload: Payload, ticker: str) -> pd.DataFrame:
         """Read fetched headlines."""
+
+
+def load_source(path: str) -> BarSource:
+    """A source of one's own, made without arguments; it may be a NewsSource, too.
+
+    Args:
+        path: ``module:Class``, the module found in the working directory or where it is installed.
+
+    Raises:
+        ValueError: it cannot be imported, or lacks what a source of bars must have.
+    """
+    module, _, name = path.partition(":")
+    # An installed command does not look there by itself, unlike ``python -m``.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        source = getattr(import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"source {path!r} cannot be loaded: {error}") from None
+    lacking = [each for each in ("name", "fetch_bars", "parse_bars") if not hasattr(source, each)]
+    if lacking:
+        raise ValueError(f"source {path!r} lacks {', '.join(lacking)}: see BarSource")
+    return cast(BarSource, source)
 
 
 def is_ticker(text: object) -> bool:

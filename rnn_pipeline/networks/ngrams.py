@@ -1,20 +1,20 @@
 """A linear model of n-grams: what stands beside the recurrent networks that read headlines.
 
-TF-IDF of word and letter n-grams with logistic regression is hard to beat on a few hundred texts,
-and errs elsewhere than a network does. N-grams are hashed (Weinberger et al., 2009), so that no
-list of them has to be kept.
+N-grams are hard to beat on a few hundred texts, and err elsewhere than a network does. They are
+hashed (Weinberger et al., 2009), so that no list of them has to be kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from rnn_pipeline.features.lexicon import CUES, cue_name, cues
+from rnn_pipeline.features.lexicon import CUES, OWN_CUES, TURN, cue_names, cues
 from rnn_pipeline.features.text import tokenise
 
 if TYPE_CHECKING:
@@ -27,18 +27,65 @@ BUCKETS = 2**17
 #: both chosen by three-fold cross-validation on training headlines.
 C, CUE_WEIGHT = 5.0, 0.15
 
-#: Words, words with cues, letters.
-KINDS = 3
+#: Words, letters, words with their own cues, words with all cues.
+KINDS = 4
 
+_LETTERS = slice(BUCKETS, 2 * BUCKETS)
 _N_CUES = 4 * len(CUES)
 
 
-class NgramClassifier(nn.Module):
-    """Logistic regression on TF-IDF of three kinds of n-grams, and on counts of the lexicon's cues.
+@dataclass(frozen=True, eq=False)
+class CountedTexts:
+    """What the model is told of texts; each row is a function of its text."""
 
-    The kinds: one to three words; two to five letters of a word; two or three words of which those
-    in the lexicon are replaced by their cues, so that what "profit falls" taught holds for "profit
-    tumbles".
+    occurs: csr_matrix
+    """(n, KINDS * BUCKETS): 1 in the buckets of the n-grams that occur."""
+    told: np.ndarray
+    """(n, 4 * len(CUES)): words that rise, fall, praise, ..., and the same again where a word may
+    turn them."""
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> CountedTexts:
+        """Read texts."""
+        from scipy.sparse import hstack
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        tokens = [tokenise(text) for text in texts]
+        known = [cues(words) for words in tokens]
+        own, every = (
+            [cue_names(words, told[:, :n]) for words, told in zip(tokens, known, strict=True)]
+            for n in (OWN_CUES, len(CUES))
+        )
+        options = {"n_features": BUCKETS, "alternate_sign": False, "norm": None, "binary": True}
+        of_words = {"analyzer": "word", "tokenizer": _as_it_is, "token_pattern": None, **options}
+        of_words |= {"preprocessor": _as_it_is}
+        kinds = [
+            HashingVectorizer(ngram_range=(1, 3), **of_words).transform(tokens),
+            HashingVectorizer(analyzer="char_wb", ngram_range=(2, 5), **options).transform(texts),
+            HashingVectorizer(ngram_range=(2, 3), **of_words).transform(own),
+            HashingVectorizer(ngram_range=(1, 3), **of_words).transform(every),
+        ]
+        told = np.empty((len(texts), _N_CUES))
+        for row, signs in enumerate(known):
+            counts = np.concatenate([(signs > 0).sum(axis=0), (signs < 0).sum(axis=0)])
+            told[row] = np.concatenate([counts, counts * (signs[:, TURN] > 0).any()])
+        return cls(hstack(kinds, format="csr"), told)
+
+    def part(self, rows: np.ndarray) -> CountedTexts:
+        """Some of the texts."""
+        return CountedTexts(self.occurs[rows], self.told[rows])
+
+
+class NgramClassifier(nn.Module):
+    """Logistic regression on n-grams weighted by naive Bayes, and on counts of the lexicon's cues.
+
+    There are four kinds of n-grams: one to three words; two to five letters of a word; and up to
+    three words of which those in the lexicon are replaced by their cues, once by those of the word
+    itself and once by all, so that what "profit falls" taught holds for "profit tumbles".
+
+    Against each class stand the others. An n-gram that occurs in a text counts as the logarithm of
+    the ratio of its shares in the class and outside (Wang and Manning, 2012), and each kind's row
+    has length 1.
 
     Its weights are buffers: they are fitted at once by a convex solver, not by gradient steps.
 
@@ -46,81 +93,79 @@ class NgramClassifier(nn.Module):
         n_classes: at least 2.
     """
 
-    idf: torch.Tensor
+    ratio: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
-        self.register_buffer("idf", torch.zeros(KINDS * BUCKETS, dtype=torch.float64))
+        self.register_buffer("ratio", torch.zeros(n_classes, KINDS * BUCKETS))
         self.register_buffer("weight", torch.zeros(n_classes, KINDS * BUCKETS + _N_CUES))
         self.register_buffer("bias", torch.zeros(n_classes))
 
-    def fit(self, texts: Sequence[str], targets: np.ndarray) -> None:
+    def fit(self, texts: CountedTexts, targets: np.ndarray) -> None:
         """Learn from texts and their class numbers (n,); all classes must occur."""
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
 
-        counts = _counts(texts)
-        occurrences = np.bincount(counts.indices, minlength=KINDS * BUCKETS)
-        idf = np.log((1 + len(texts)) / (1 + occurrences)) + 1
-        # A letter n-gram seen in one text alone only slows the solver down.
-        idf[-BUCKETS:][occurrences[-BUCKETS:] < 2] = 0.0
-        idf[occurrences == 0] = 0.0
-        self.idf = torch.from_numpy(idf)
-        rows = self._rows(texts, counts)
-        used = np.flatnonzero(np.append(idf, np.ones(_N_CUES)))
-        solver = LogisticRegression(C=C, max_iter=300)
+        occurs = texts.occurs
+        n_classes = len(self.ratio)
+        inside = np.stack(
+            [np.asarray(occurs[targets == k].sum(axis=0)).ravel() for k in range(n_classes)]
+        )
+        total = inside.sum(axis=0)
+        # Unseen n-grams have no weight; a letter n-gram of one text alone only slows the solver.
+        used = total > 0
+        used[_LETTERS] &= total[_LETTERS] > 1
+        ratio = np.stack([_log_ratio(own, total - own, used) for own in inside])
+        weight = np.zeros(tuple(self.weight.shape), dtype=np.float32)
+        columns = np.flatnonzero(np.append(used, np.ones(_N_CUES, bool)))
         # A sum split over threads depends on their number.
         with threadpool_limits(1):
-            solver.fit(rows[:, used], targets)
-        weight = np.zeros(tuple(self.weight.shape), dtype=np.float32)
-        # With two classes scikit-learn gives the second one's log-odds alone.
-        weight[-len(solver.coef_) :, used] = solver.coef_
+            for k in range(n_classes):
+                solver = LogisticRegression(C=C, max_iter=300)
+                solver.fit(_rows(texts, ratio[k])[:, columns], targets == k)
+                weight[k, columns] = solver.coef_[0]
+                self.bias[k] = float(solver.intercept_[0])
+        self.ratio = torch.from_numpy(ratio)
         self.weight = torch.from_numpy(weight)
-        self.bias = torch.zeros(len(weight))
-        self.bias[-len(solver.intercept_) :] = torch.from_numpy(solver.intercept_)
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def probabilities(self, texts: CountedTexts) -> np.ndarray:
         """How likely each class is: (n, n_classes) float64, each row a function of its text."""
-        weight, bias = (one.cpu().double().numpy() for one in (self.weight, self.bias))
-        logits = self._rows(texts, _counts(texts)) @ weight.T + bias
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
-
-    def _rows(self, texts: Sequence[str], counts: csr_matrix) -> csr_matrix:
-        """(n, KINDS * BUCKETS + _N_CUES): TF-IDF, each kind of length 1, and the cues' counts."""
-        from scipy.sparse import csr_matrix, hstack
-        from sklearn.preprocessing import normalize
-
-        rows = counts.astype(np.float64)
-        rows.data = (1 + np.log(rows.data)) * self.idf.cpu().numpy()[rows.indices]
-        kinds = (normalize(rows[:, k * BUCKETS : (k + 1) * BUCKETS]) for k in range(KINDS))
-        told = np.stack([_told(text) for text in texts]) * CUE_WEIGHT
-        return hstack([*kinds, csr_matrix(told)], format="csr")
+        own = np.empty((len(texts.told), len(self.ratio)))
+        for k, (ratio, weight, bias) in enumerate(
+            zip(
+                self.ratio.cpu().numpy(), self.weight.cpu().numpy(), self.bias.tolist(), strict=True
+            )
+        ):
+            logits = _rows(texts, ratio) @ weight.astype(np.float64) + bias
+            own[:, k] = 1.0 / (1.0 + np.exp(-logits))
+        return own / own.sum(axis=1, keepdims=True)
 
 
-def _counts(texts: Sequence[str]) -> csr_matrix:
-    """How often each bucket's n-grams occur: (n, KINDS * BUCKETS), letters last."""
-    from scipy.sparse import hstack
-    from sklearn.feature_extraction.text import HashingVectorizer
-
-    options = {"n_features": BUCKETS, "alternate_sign": False, "norm": None}
-    by_word = {"token_pattern": None, "lowercase": False, **options}
-    kinds = (
-        HashingVectorizer(tokenizer=tokenise, ngram_range=(1, 3), **by_word),
-        HashingVectorizer(tokenizer=_with_cues, ngram_range=(2, 3), **by_word),
-        HashingVectorizer(analyzer="char_wb", ngram_range=(2, 5), **options),
-    )
-    return hstack([kind.transform(texts) for kind in kinds], format="csr")
+def _log_ratio(inside: np.ndarray, outside: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Of each n-gram's smoothed shares in a class and outside, for each kind by itself: float32."""
+    ratio = np.zeros(KINDS * BUCKETS)
+    for kind in range(KINDS):
+        part = slice(kind * BUCKETS, (kind + 1) * BUCKETS)
+        there = used[part]
+        if not there.any():
+            continue
+        own, other = inside[part] + 1.0, outside[part] + 1.0
+        ratio[part] = np.log((own / own[there].sum()) / (other / other[there].sum())) * there
+    return ratio.astype(np.float32)
 
 
-def _with_cues(text: str) -> list[str]:
-    return [cue_name(token) for token in tokenise(text)]
+def _rows(texts: CountedTexts, ratio: np.ndarray) -> csr_matrix:
+    """(n, KINDS * BUCKETS + _N_CUES): log-ratios, each kind of length 1, and the cues' counts."""
+    from scipy.sparse import csr_matrix, hstack
+    from sklearn.preprocessing import normalize
+
+    rows = texts.occurs.astype(np.float64)
+    rows.data = ratio.astype(np.float64)[rows.indices]
+    kinds = (normalize(rows[:, k * BUCKETS : (k + 1) * BUCKETS]) for k in range(KINDS))
+    return hstack([*kinds, csr_matrix(texts.told * CUE_WEIGHT)], format="csr")
 
 
-def _told(text: str) -> np.ndarray:
-    """How many words rise, fall, praise, ... ; and the same again where a word may turn them."""
-    known = cues(tokenise(text))
-    counts = np.concatenate([(known > 0).sum(axis=0), (known < 0).sum(axis=0)]).astype(np.float64)
-    return np.concatenate([counts, counts * (known[:, -1] > 0).any()])
+def _as_it_is(tokens: list[str]) -> list[str]:
+    return tokens

@@ -123,7 +123,7 @@ class SentimentLSTM(nn.Module):
     def forward(
         self,
         ids: Tensor,
-        lengths: Tensor,
+        lengths: Tensor | None = None,
         pieces: Tensor | None = None,
         which: Tensor | None = None,
         known: Tensor | None = None,
@@ -132,7 +132,7 @@ class SentimentLSTM(nn.Module):
 
         Args:
             ids: (batch, time) int64 word numbers; what stands behind a text's end is ignored.
-            lengths: (batch,) int64 words in each text, from 1 to time.
+            lengths: (batch,) int64 words in each text, from 1 to time; without, ids that are not 0.
             pieces: (n, MAX_PIECES) int64, the letter n-grams of ``n`` spellings, 0 behind the last.
             which: (batch, time) int64, which of the spellings each word has.
             known: (batch, time, len(CUES)), the lexicon's cues.
@@ -140,6 +140,8 @@ class SentimentLSTM(nn.Module):
         Returns:
             (batch, output_dim) logits.
         """
+        if lengths is None:
+            lengths = (ids != 0).sum(dim=1).clamp(min=1)
         states, real = self.states(ids, lengths, pieces, which, known)
         pooled = []
         if self.query is not None:
@@ -226,8 +228,10 @@ class Headlines:
         ids, lengths = vocabulary.encode(texts, max_len)
         words: dict[str, int] = {"": 0}
         spelt = np.zeros_like(ids)
+        known = np.zeros((*ids.shape, len(CUES)), np.float32)
         for row, text in enumerate(texts):
             tokens = tokenise(text)[:max_len] or [UNK]
+            known[row, : len(tokens)] = cues(tokens)
             spelt[row, : len(tokens)] = [words.setdefault(word, len(words)) for word in tokens]
         self.ids, self.lengths, self.words, self.pieces, self.known = (
             torch.from_numpy(array).to(device)
@@ -236,7 +240,7 @@ class Headlines:
                 lengths,
                 spelt,
                 np.stack([_pieces(word, spellings) for word in words]),
-                cues(list(words)),
+                known,
             )
         )
 
@@ -254,7 +258,7 @@ class Headlines:
             lengths,
             self.pieces[distinct],
             which,
-            self.known[words],
+            self.known[rows, :longest],
         )
 
 

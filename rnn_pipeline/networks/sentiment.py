@@ -23,8 +23,9 @@ from rnn_pipeline.features import lexicon, text, vectors
 from rnn_pipeline.features.sentiment import daily_sentiment
 from rnn_pipeline.features.text import Vocabulary
 from rnn_pipeline.networks.base import Estimator, Options
-from rnn_pipeline.networks.checkpoints import code_version, load_metadata
+from rnn_pipeline.networks.checkpoints import FitFile, code_version, load_metadata
 from rnn_pipeline.networks.devices import Precision
+from rnn_pipeline.networks.ngrams import CountedTexts
 from rnn_pipeline.networks.reading import Headlines
 from rnn_pipeline.networks.sentiment_training import (
     LabelledTexts,
@@ -131,6 +132,9 @@ class SentimentClassifier(Estimator):
         embed_dim: int | None = None,
         hidden_dim: int | None = None,
         pretrained_embeddings: Pretrained | None = None,
+        *,
+        resume_dir: Path | None = None,
+        log_dir: Path | None = None,
     ) -> dict[str, list[float]]:
         """Train on labelled texts; what is not given is the specification's.
 
@@ -148,6 +152,9 @@ class SentimentClassifier(Estimator):
                 :func:`~rnn_pipeline.features.vectors.read_vectors`); word to vector; or one row for
                 each word of the vocabulary of ``build_vocab``. The vectors rest for the first
                 ``spec.frozen_epochs`` and learn from then on.
+            resume_dir: a folder to keep every network's state in while it trains. After a kill, the
+                same call goes on there, to the same weights; the files go when all is trained.
+            log_dir: a folder for TensorBoard: ``sentiment/0``, ... of each network.
 
         Returns:
             ``train_loss`` (under dropout, with smoothed labels), ``val_loss`` (cross-entropy),
@@ -183,16 +190,36 @@ class SentimentClassifier(Estimator):
 
         model = SentimentModel(len(vocabulary), len(corpus.classes), spec)
         read = Headlines(corpus.texts, vocabulary, spec.max_len, spec.spellings, self.device)
+        counted = CountedTexts.of(corpus.texts)
+        recipe = json.dumps([spec.model_dump(mode="json"), _code()])
+
+        def file(number: int) -> FitFile:
+            assert resume_dir is not None
+            return FitFile(resume_dir / f"sentiment-{number}.safetensors", recipe)
+
         trainer = MemberTrainer(
-            corpus, read, vocabulary, start, spec, training, self.device, self.precision
+            corpus,
+            read,
+            counted,
+            vocabulary,
+            start,
+            spec,
+            training,
+            self.device,
+            self.precision,
+            None if resume_dir is None else file,
+            log_dir,
         )
         with self._shown(training.epochs * spec.members) as on_epoch:
             learned = [
                 trainer.train(model.members[number], rows, self.seed, number, on_epoch)
                 for number, rows in enumerate(held_out)
             ]
-        model.ngrams.fit(corpus.texts, corpus.targets)
+        model.ngrams.fit(counted, corpus.targets)
         model.mix.fill_(likeliest_mix([held for _, held in learned]))
+        if resume_dir is not None:
+            for number in range(spec.members):
+                file(number).remove()
 
         self.spec, self.vocabulary, self.classes = spec, vocabulary, corpus.classes
         self.max_len = spec.max_len
@@ -371,6 +398,8 @@ def train_sentiment(
     spec: SentimentSpec,
     device: torch.device,
     precision: Precision = "float32",
+    resume_dir: Path | None = None,
+    log_dir: Path | None = None,
 ) -> SentimentClassifier:
     """Train the pipeline's sentiment model; ``spec.seed`` decides everything that is random.
 
@@ -380,6 +409,8 @@ def train_sentiment(
         spec: the networks and how they learn.
         device: where; see :func:`~rnn_pipeline.networks.devices.resolve_device`.
         precision: see :func:`~rnn_pipeline.networks.devices.numerics`.
+        resume_dir: see :meth:`SentimentClassifier.fit`.
+        log_dir: see there.
 
     Raises:
         ValueError: too few texts, an unknown label, one label only, or a failed training.
@@ -387,7 +418,7 @@ def train_sentiment(
     if unknown := sorted(set(labels) - set(LABELS)):
         raise ValueError(f"unknown labels {unknown}; use {', '.join(LABELS)}")
     classifier = SentimentClassifier(spec=spec, device=device, precision=precision)
-    classifier.fit(texts, labels)
+    classifier.fit(texts, labels, resume_dir=resume_dir, log_dir=log_dir)
     return classifier
 
 
@@ -398,8 +429,11 @@ def train_or_load_sentiment(
     spec: SentimentSpec,
     device: torch.device,
     precision: Precision = "float32",
+    log_dir: Path | None = None,
 ) -> tuple[SentimentClassifier, bool]:
     """Take the model from its file where it was trained on just this, else train and save it.
+
+    A training that was killed goes on, from states in the folder of the file.
 
     Returns:
         The model, and whether it was trained now.
@@ -412,7 +446,7 @@ def train_or_load_sentiment(
     ).hexdigest()
     if path.exists() and load_metadata(path).get("recipe") == recipe:
         return load_sentiment(path), False
-    trained = train_sentiment(texts, labels, spec, device, precision)
+    trained = train_sentiment(texts, labels, spec, device, precision, path.parent, log_dir)
     trained.save(path, {"recipe": recipe})
     return trained, True
 

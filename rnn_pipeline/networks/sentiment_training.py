@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from rnn_pipeline.features.text import PAD, UNK, Vocabulary, tokenise
 from rnn_pipeline.features.vectors import read_vectors
+from rnn_pipeline.networks.checkpoints import FitFile
 from rnn_pipeline.networks.devices import Precision, numerics
 from rnn_pipeline.networks.inference import infer
-from rnn_pipeline.networks.ngrams import NgramClassifier
+from rnn_pipeline.networks.ngrams import CountedTexts, NgramClassifier
 from rnn_pipeline.networks.reading import UNKNOWN, Headlines, SentimentLSTM
 from rnn_pipeline.networks.recurrent import EMBEDDING_STD, initialise
-from rnn_pipeline.networks.training import fit
+from rnn_pipeline.networks.tensorboard import log_history
+from rnn_pipeline.networks.training import FitState, fit, learning_rates
 from rnn_pipeline.settings import SentimentSpec, TrainingSpec
 
 #: A file or the package's name, word to vector, or one row for each word of the vocabulary.
@@ -78,7 +80,7 @@ class SentimentModel(nn.Module):
         rows = torch.arange(len(texts), device=read.ids.device)
         networks = infer(forward, rows).cpu().numpy()
         mix = float(self.mix)
-        return (1.0 - mix) * networks + mix * self.ngrams.probabilities(texts)
+        return (1.0 - mix) * networks + mix * self.ngrams.probabilities(CountedTexts.of(texts))
 
 
 @dataclass(frozen=True)
@@ -210,12 +212,17 @@ class MemberTrainer:
 
     corpus: LabelledTexts
     read: Headlines
+    counted: CountedTexts
     vocabulary: Vocabulary
     vectors: StartingVectors | None
     spec: SentimentSpec
     training: TrainingSpec
     device: torch.device
     precision: Precision
+    files: Callable[[int], FitFile] | None = None
+    """Where each member keeps its state on the way, by its number."""
+    log_dir: Path | None = None
+    """Below which each member's losses are written for TensorBoard."""
 
     def train(
         self, network: nn.Module, val_rows: _Numbers, seed: int, number: int, on_epoch: OnEpoch
@@ -230,9 +237,15 @@ class MemberTrainer:
         seen = torch.arange(len(self.vocabulary)).masked_fill(hidden, UNKNOWN).to(self.device)
         target = torch.from_numpy(self.corpus.targets).to(self.device)
         tally = _Tally(network, self.spec.label_smoothing)
+
+        def thaw(epochs_done: int) -> None:
+            rests = self.vectors is not None and epochs_done < self.spec.frozen_epochs
+            network.embedding.requires_grad_(not rests)
+
         if self.vectors is not None:
             network.start_from(self.vectors.rows)
-            network.embedding.requires_grad_(self.spec.frozen_epochs == 0)
+        thaw(0)
+        kept = None if self.files is None else _TalliedFile(self.files(number), tally, thaw)
 
         def batch(rows: Tensor) -> tuple[Tensor, ...]:
             ids, *others = self.read.batch(rows)
@@ -240,8 +253,7 @@ class MemberTrainer:
 
         def after(epoch: int, train_loss: float, val_loss: float) -> None:
             tally.close_epoch()
-            if epoch + 1 >= self.spec.frozen_epochs:
-                network.embedding.requires_grad_(True)
+            thaw(epoch + 1)
             if on_epoch is not None:
                 on_epoch(number * self.training.epochs + epoch, train_loss, val_loss)
 
@@ -256,6 +268,7 @@ class MemberTrainer:
                 seed,
                 self.precision,
                 on_epoch=after,
+                checkpoint=kept,
             )
             *inputs, _ = batch(torch.from_numpy(val_rows).to(self.device))
             with torch.inference_mode():
@@ -263,16 +276,19 @@ class MemberTrainer:
         with torch.no_grad():
             # What it was never shown it shall go on to read as any other unknown word.
             network.embedding.weight[hidden] = network.embedding.weight[UNKNOWN].clone()
+        if self.log_dir is not None:
+            rates = learning_rates(self.training, len(train_rows))
+            log_history(self.log_dir / "sentiment" / str(number), history, rates)
         beside = NgramClassifier(len(self.corpus.classes))
-        beside.fit(part.texts, part.targets)
-        held = self.corpus.part(val_rows)
+        beside.fit(self.counted.part(train_rows), part.targets)
         figures = {
             "train_loss": history.train_loss,
             "val_loss": history.val_loss,
             "train_acc": tally.train_acc,
             "val_acc": tally.val_acc,
         }
-        return figures, (held.targets, judged, beside.probabilities(held.texts))
+        counted = self.counted.part(val_rows)
+        return figures, (self.corpus.targets[val_rows], judged, beside.probabilities(counted))
 
     def _hidden(self, texts: Sequence[str]) -> Tensor:
         """The vocabulary's words that only held-out texts brought in: (words,) bool.
@@ -313,10 +329,37 @@ class _Tally:
         return nn.functional.cross_entropy(logits, target, label_smoothing=smoothing)
 
     def close_epoch(self) -> None:
-        """Note the epoch's accuracies."""
+        """Note the accuracies of an epoch, unless that is done."""
         for training, noted in ((True, self.train_acc), (False, self.val_acc)):
-            noted.append(torch.cat(self._counts[training]).mean().item())
-            self._counts[training].clear()
+            if counts := self._counts[training]:
+                noted.append(torch.cat(counts).mean().item())
+                counts.clear()
+
+
+class _TalliedFile:
+    """A state file that keeps the accuracies, too, of which ``fit`` knows nothing."""
+
+    def __init__(self, file: FitFile, tally: _Tally, on_load: Callable[[int], None]) -> None:
+        self.file = file
+        self.tally = tally
+        self.on_load = on_load
+        self.every = file.every
+
+    def save(self, state: FitState) -> None:
+        """Keep the state of a training and of its tally."""
+        self.tally.close_epoch()
+        noted = torch.tensor([self.tally.train_acc, self.tally.val_acc], dtype=torch.float64)
+        self.file.save(replace(state, tensors={**state.tensors, "tally": noted}))
+
+    def load(self, recipe: str) -> FitState | None:
+        """The state of the training, if it is this one; the tally takes its own."""
+        state = self.file.load(recipe)
+        if state is None:
+            return None
+        tensors = dict(state.tensors)
+        self.tally.train_acc, self.tally.val_acc = tensors.pop("tally").tolist()
+        self.on_load(len(self.tally.val_acc))
+        return replace(state, tensors=tensors)
 
 
 def likeliest_mix(held_out: Sequence[HeldOut]) -> float:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from rnn_pipeline.features.windows import FoldData, ModelMatrix, Scaler, window_ends
+from rnn_pipeline.features.windows import FoldData, ModelMatrix, Scaler
 from rnn_pipeline.networks.checkpoints import (
     code_version,
     load_members,
@@ -126,16 +126,21 @@ class Forecaster:
         """
         return forecast_together([Question(self, fold, inputs, ends, sessions)])
 
+    @property
+    def lookback(self) -> int:
+        """Rows in one window."""
+        return next(iter(self.members.values())).lookback
+
     def asked_new(
-        self, matrix: ModelMatrix, lookback: int, sessions: pd.DatetimeIndex, first: pd.Timestamp
+        self, matrix: ModelMatrix, ends: np.ndarray, sessions: pd.DatetimeIndex
     ) -> Question:
-        """The question for the sessions from ``first`` on, to the newest fold's networks.
+        """The question for new sessions, to the newest fold's networks.
 
         Args:
-            matrix: features of this ticker, ``lookback - 1`` rows before ``first`` included.
-            lookback: rows in one window.
-            sessions: every session of the exchange that the matrix spans.
-            first: the first session to forecast; sessions without a complete window are left out.
+            matrix: features of this ticker, ``lookback - 1`` rows before the first session
+                included; others' rows may stand beside them.
+            ends: of :func:`window_ends` on the whole matrix.
+            sessions: those to forecast; one without a complete window is left out.
 
         Raises:
             ValueError: the matrix has other features than the networks were trained on.
@@ -147,12 +152,12 @@ class Forecaster:
                 " retrain it"
             )
         rows = matrix.rows_of(self.ticker)
-        ends = window_ends(matrix, lookback, sessions)
-        ends = ends[(ends >= rows.start) & (ends < rows.stop)] - rows.start
+        first, last = np.searchsorted(ends, [rows.start, rows.stop])
         own = matrix.sessions[rows]
-        ends = ends[own[ends] >= np.datetime64(first, "D")]
+        wanted = ends[first:last] - rows.start
+        wanted = wanted[np.isin(own[wanted], sessions.to_numpy().astype(own.dtype))]
         inputs = self.scales[self.last_fold].inputs.transform(matrix.values[rows])
-        return Question(self, self.last_fold, inputs, ends, own)
+        return Question(self, self.last_fold, inputs, wanted, own)
 
     def save(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Write all networks to one file, with all that is needed to use them again."""
@@ -207,15 +212,6 @@ class Forecaster:
             recipes={(entry["fold"], entry["seed"]): entry["recipe"] for entry in entries},
             tested_until=pd.Timestamp(metadata["tested_until"]),
         )
-
-    @classmethod
-    def load_newest(cls, path: Path) -> Forecaster:
-        """Read the networks of the newest fold alone.
-
-        Raises:
-            ValueError: the file is missing or damaged.
-        """
-        return cls.load(path, [max(map(int, load_metadata(path)["scales"]))])
 
 
 @dataclass(frozen=True, eq=False)
@@ -600,6 +596,14 @@ def walk_forward_forecasts(
         for model in models
         if data.ticker in model
     )
+
+
+def without(forecasts: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """The forecasts of tickers, sessions and models that ``others`` have none of."""
+    keys = ["ticker", "session", "model"]
+    there = others[keys].drop_duplicates().assign(there=True)
+    told = forecasts[keys].merge(there, on=keys, how="left")["there"]
+    return forecasts[told.isna().to_numpy()]
 
 
 def stamped(forecasts: pd.DataFrame, features: pd.DataFrame, horizon: int) -> pd.DataFrame:

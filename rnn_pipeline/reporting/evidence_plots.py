@@ -28,6 +28,7 @@ from rnn_pipeline.reporting.style import (
     nothing_to_draw,
     panels,
     percent_axis,
+    round_steps,
     styled,
     without_minor,
 )
@@ -113,6 +114,7 @@ def ic_through_time(metrics: pd.DataFrame, fold_table: pd.DataFrame) -> Figure:
     axes.axhline(0.0, color=INK, linewidth=0.9)
     furthest = max(0.1, 1.15 * float(tested["ic"].abs().max()))
     axes.set_ylim(-furthest, furthest)
+    round_steps(axes)
     axes.yaxis.set_major_formatter(lambda value, _: format_value(value, "+.2f"))
     axes.grid(axis="y")
     date_axis(axes, pd.concat([tested["first_session"], tested["last_session"]]))
@@ -151,6 +153,7 @@ def rolling_ic(rolling: pd.DataFrame) -> Figure:
     axes.axhline(0.0, color=INK, linewidth=0.9)
     furthest = max(0.1, 1.1 * float(shown["ic"].abs().max()))
     axes.set_ylim(-furthest, furthest)
+    round_steps(axes)
     axes.yaxis.set_major_formatter(lambda value, _: format_value(value, "+.2f"))
     axes.grid(axis="y")
     date_axis(axes, shown["session"])
@@ -188,6 +191,7 @@ def reliability(table: pd.DataFrame) -> Figure:
         axes.axhline(0.0, color=INK, linewidth=0.8, linestyle="--")
         axes.set_title(display_name(model), color=colour)
         axes.set_ylim(-furthest, furthest)
+        round_steps(axes)
         axes.set_xticks([own["bin"].min(), own["bin"].max()], labels=["lowest", "highest"])
         first, last = axes.get_xticklabels()
         first.set_horizontalalignment("left")
@@ -215,8 +219,8 @@ def quantile_coverage(table: pd.DataFrame) -> Figure:
         )
     figure = new_figure(
         title,
-        "Outcomes at or below a quantile, by its level; bar: 95 % interval; dashed: as promised."
-        " In brackets: pinball loss saved against the training rows' own quantiles.",
+        "Outcomes at or below a quantile, by its level; bar: 95 % interval; dashed: as promised.\n"
+        "In brackets: pinball loss saved against the training rows' own quantiles.",
         width=WIDE if len(models) > 1 else HALF + 1.6,
         height=3.3,
     )

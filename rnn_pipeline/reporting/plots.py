@@ -212,6 +212,8 @@ def sentiment_and_news(news_sentiment: pd.DataFrame) -> Figure:
     if news_sentiment.empty:
         return nothing_to_draw(title, "No sentiment yet.", width=WIDE)
     recent = _recent(news_sentiment)
+    if not recent["news_count"].any():
+        return nothing_to_draw(title, "No headlines in these sessions.", width=WIDE)
     names, note = few(recent["ticker"], PANEL_LIMIT)
     columns = panel_columns(len(names))
     figure = new_figure(

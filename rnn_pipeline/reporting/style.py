@@ -224,6 +224,11 @@ def percent_axis(axis: Axis, digits: int = 0) -> None:
     axis.set_major_formatter(PercentFormatter(1.0, digits, symbol=" %"))
 
 
+def round_steps(axes: Axes) -> None:
+    """Ticks of the vertical axis in steps of 1, 2 or 5: a step of 2.5 would need a digit more."""
+    axes.locator_params(axis="y", steps=[1, 2, 5, 10])
+
+
 def label_ends(axes: Axes, ends: Mapping[str, tuple[object, float, str]], gap: float) -> None:
     """Write each line's name at its last point, pushed apart to at least ``gap`` of the height.
 

@@ -16,8 +16,10 @@ DECISION_COLUMNS = (
     "signal",
     "label",
     "grade",
+    "policy",
     "position",
     "previous_position",
+    "limited_by",
     "action",
     "reason",
     "known_at",
@@ -25,24 +27,27 @@ DECISION_COLUMNS = (
 LIMIT_REASONS = {
     "weak_signal": "that is too weak to act on",
     "volatility_unknown": "nothing is risked while the volatility is unknown",
+    "forecast_opposes": "nothing is bet on a forecast that points the other way",
     "long_only": "short positions are not allowed, so nothing is held",
-    "max_gross": "the limit on gross exposure sets the weight",
     "max_weight": "the limit per ticker sets the weight",
-    "volatility_target": "the volatility target sets the weight",
+    "max_volume_share": "the ticker's trading volume sets the weight",
+    "max_gross": "the limit on gross exposure sets the weight",
+    "max_drawdown": "the account is in cash after its drawdown",
+    "max_turnover": "the limit on turnover sets the weight",
+    "max_net": "the limit on net exposure sets the weight",
+    "volatility": "the volatility target sets the weight",
+    "kelly": "a fraction of the Kelly bet sets the weight",
 }
+_KEYS = ["ticker", "session"]
 
 
-def decide(
-    signals: pd.DataFrame, positions: pd.DataFrame, holdings: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def decide(signals: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
     """Say what to do at the next open, how much, and why.
 
     Args:
         signals: the trading_signals frame.
-        positions: from :func:`size_positions`; may reach further back than ``signals``. A ticker's
-            previous position is its latest earlier one there.
-        holdings: ticker, position: what is held before a ticker's first row in ``positions``;
-            empty means cash.
+        positions: from :func:`~rnn_pipeline.trading.positions.size_positions`; rows of other
+            tickers and sessions are left out.
 
     Returns:
         A trading_decisions frame with one row per row of ``signals``, sorted by ticker and session.
@@ -50,27 +55,18 @@ def decide(
     Raises:
         ValueError: a column is missing, a row stands twice, or a signal has no position.
     """
-    keys = ["ticker", "session"]
-    require(signals, "signals", TRADING_SIGNAL_COLUMNS, unique=keys)
-    require(positions, "positions", POSITION_COLUMNS, unique=keys, finite=("position",))
-    held = positions.sort_values(keys, ignore_index=True)
-    held["previous_position"] = held.groupby("ticker")["position"].shift(1)
-    if holdings is not None:
-        require(holdings, "holdings", ("ticker", "position"), unique=["ticker"])
-        before = held["ticker"].map(holdings.set_index("ticker")["position"])
-        held["previous_position"] = held["previous_position"].fillna(before)
-    held["previous_position"] = held["previous_position"].fillna(0.0)
-    columns = [*keys, "position", "limited_by", "previous_position"]
-    frame = signals.sort_values(keys, ignore_index=True).merge(
-        held[columns], on=keys, how="left", suffixes=("_signal", "")
+    require(signals, "signals", TRADING_SIGNAL_COLUMNS, unique=_KEYS)
+    require(positions, "positions", POSITION_COLUMNS, unique=_KEYS, finite=("position",))
+    frame = signals.sort_values(_KEYS, ignore_index=True).merge(
+        positions[list(POSITION_COLUMNS)], on=_KEYS, how="left"
     )
     require(frame, "positions at the signals' sessions", ("position",), finite=("position",))
     actions = [
         _action(position, previous)
         for position, previous in zip(frame["position"], frame["previous_position"], strict=True)
     ]
-    told = frame[["forecast", "sentiment", "signal", "label", "grade", "limited_by"]]
-    reasons = [_reason(*row) for row in told.itertuples(index=False, name=None)]
+    columns = ["forecast", "sentiment", "signal", "label", "grade", "agreement", "limited_by"]
+    reasons = [_reason(*row) for row in frame[columns].itertuples(index=False, name=None)]
     return frame.assign(
         action=pd.Series(actions, dtype="str"), reason=pd.Series(reasons, dtype="str")
     )[list(DECISION_COLUMNS)]
@@ -103,11 +99,20 @@ def _holding(weight: float) -> str:
 
 
 def _reason(
-    forecast: float, sentiment: float, signal: float, label: str, grade: str, limited_by: str
+    forecast: float,
+    sentiment: float,
+    signal: float,
+    label: str,
+    grade: str,
+    agreement: float,
+    limited_by: str,
 ) -> str:
     known = f"The forecast is {percent(forecast)} and sentiment {sentiment:+z.2f}"
     if limited_by == "evidence":
         return f"{known}, but neither has shown evidence, so nothing is risked."
+    if limited_by == "disagreement":
+        share = percent(agreement, 0, sign=False)
+        return f"{known}, but only {share} of the networks take that side, so nothing is risked."
     return (
         f"{known}; with {grade} evidence the signal is {signal:+z.2f} ({label}), and"
         f" {LIMIT_REASONS[limited_by]}."

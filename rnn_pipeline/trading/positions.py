@@ -2,62 +2,188 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from rnn_pipeline.evidence.layouts import require
-from rnn_pipeline.settings import TradingSpec
+from rnn_pipeline.settings import BacktestSpec, TradingSpec
+from rnn_pipeline.trading.account import ACCOUNT_COLUMNS, Account, as_row, within_limits
 
-POSITION_COLUMNS = ("ticker", "session", "position", "limited_by")
+POSITION_COLUMNS = ("ticker", "session", "position", "previous_position", "limited_by")
+MARKET_COLUMNS = (
+    "ticker", "session", "volatility_20", "open_return", "dollar_volume", "known_at",
+)  # fmt: skip
+VOLUME_SESSIONS = 20
+
+_KEYS = ["ticker", "session"]
+
+
+def market_conditions(bars: pd.DataFrame, volatility: pd.DataFrame) -> pd.DataFrame:
+    """What sizing must know of each session, as it was known at its close.
+
+    Args:
+        bars: from ``Warehouse.bars_by_era``, with ``VOLUME_SESSIONS - 1`` bars before the first
+            wanted one.
+        volatility: ticker, session, volatility_20 (standard deviation of daily log returns).
+
+    Returns:
+        One row per ticker and session, sorted by them: volatility_20 (empty where unknown),
+        open_return (simple return from the open of the ticker's bar before, dividends included;
+        empty for its first), dollar_volume (median of close times volume over up to 20 bars),
+        known_at. A bar that arrived after its successor has no row: nobody saw it in time.
+
+    Raises:
+        ValueError: a column is missing, or a ticker and session stand twice in ``volatility``.
+    """
+    prices = ("open", "close", "adj_close", "volume")
+    require(bars, "bars", (*_KEYS, *prices, "era", "in_era", "known_at"))
+    require(volatility, "volatility", (*_KEYS, "volatility_20"), unique=_KEYS)
+    rows = bars.sort_values(["ticker", "era", "session"], ignore_index=True)
+    rows["open_return"] = rows["open"] * (rows["adj_close"] / rows["close"])
+    rows["dollar_volume"] = rows["close"] * rows["volume"]
+    by_era = rows.groupby(["ticker", "era"])
+    rows["open_return"] = rows["open_return"] / by_era["open_return"].shift(1) - 1.0
+    usual = by_era["dollar_volume"].rolling(VOLUME_SESSIONS, min_periods=1).median()
+    rows["dollar_volume"] = usual.to_numpy()
+    rows = rows[rows["in_era"]].sort_values(_KEYS, ignore_index=True)
+    earliest = rows.iloc[::-1].groupby("ticker")["known_at"].cummin().sort_index()
+    rows = rows[~(rows["known_at"] > earliest.groupby(rows["ticker"]).shift(-1))]
+    wanted = volatility[[*_KEYS, "volatility_20"]]
+    return rows.merge(wanted, on=_KEYS, how="left")[list(MARKET_COLUMNS)]
 
 
 def size_positions(
-    signals: pd.DataFrame, volatility: pd.DataFrame, spec: TradingSpec, sessions_per_year: int
-) -> pd.DataFrame:
-    """Size positions by a volatility target under limits per ticker and on gross exposure.
+    signals: pd.DataFrame,
+    market: pd.DataFrame,
+    spec: TradingSpec,
+    costs: BacktestSpec,
+    horizon: int,
+    account: Account | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Size positions under limits, session by session, and keep the account that holds them.
 
-    The weight is signal * target_volatility / annual volatility (Moskowitz, Ooi and Pedersen 2012),
-    cut at ``max_weight``, not below 0 when ``long_only``; then all weights of a session are scaled
-    down alike until their absolute sum is at most ``max_gross``. The weight is 0 without evidence,
-    for a signal that is labelled HOLD, and while the volatility is unknown or zero.
+    A position is 0 without evidence, while the networks disagree and sentiment has none, for a
+    signal that is labelled HOLD, and while the volatility is unknown or zero. Otherwise the weight
+    asked for is, by ``sizing``,
+
+    - volatility: signal * target_volatility / annual volatility (Moskowitz, Ooi and Pedersen 2012)
+    - kelly: kelly_fraction * forecast / variance over the horizon (Kelly 1956, Thorp 2006), and
+      nothing where the forecast is on the other side than the signal
+
+    Then come the limits of the ticker, ``long_only``, ``max_weight`` and ``max_volume_share``, and
+    those of the session (:func:`~rnn_pipeline.trading.account.within_limits`).
 
     Args:
-        signals: ticker, session, signal (-1..1), grade.
-        volatility: ticker, session, volatility_20 (standard deviation of daily log returns).
-        spec: target and limits.
-        sessions_per_year: scales daily volatility to annual.
+        signals: ticker, session, forecast, signal (-1..1), label, grade, abstains.
+        market: from :func:`market_conditions`; its sessions are those of the account.
+        spec: sizing and limits.
+        costs: what a traded weight costs the account, and how many sessions make a year.
+        horizon: sessions that a forecast looks ahead.
+        account: as the session before the first of ``market`` left it; empty: it begins with the
+            first signal.
 
     Returns:
-        Sorted by ticker and session: position (fraction of the account, held from the next open),
-        limited_by (what set it: "evidence", "weak_signal", "volatility_unknown", "long_only",
-        "max_gross", "max_weight" or "volatility_target").
+        Positions, one row per row of ``signals``, sorted by ticker and session: position (fraction
+        of the account, held from the next open), previous_position (decided a session earlier),
+        limited_by (what set it: "evidence", "disagreement", "weak_signal", "volatility_unknown",
+        "forecast_opposes", "long_only", "max_weight", "max_volume_share", "max_gross",
+        "max_drawdown", "max_turnover", "max_net", or the name of the sizing); and the rows of
+        trading_account, one per session.
 
     Raises:
         ValueError: a column is missing, a signal is not finite, or a row stands twice.
     """
-    keys = ["ticker", "session"]
-    require(signals, "signals", (*keys, "signal", "grade"), unique=keys, finite=("signal",))
-    require(volatility, "volatility", (*keys, "volatility_20"), unique=keys)
-    frame = signals.sort_values(keys, ignore_index=True).merge(
-        volatility[[*keys, "volatility_20"]], on=keys, how="left"
+    wanted = (*_KEYS, "forecast", "signal", "label", "grade", "abstains")
+    require(signals, "signals", wanted, unique=_KEYS, finite=("signal", "forecast"))
+    require(market, "market", MARKET_COLUMNS, unique=_KEYS)
+    rows = _asked(signals, market, spec, costs.sessions_per_year, horizon)
+    sessions = market.groupby("session").agg(known_at=("known_at", "max"))
+    if account is None:
+        account = Account()
+        sessions = sessions[sessions.index >= rows["session"].min()]
+    moved = market[market["open_return"].notna()]
+    returns = {
+        session: dict(zip(own["ticker"], own["open_return"].tolist(), strict=True))
+        for session, own in moved.groupby("session")
+    }
+    asked = {
+        session: dict(zip(own["ticker"], own["position"].tolist(), strict=True))
+        for session, own in rows[rows["position"] != 0].groupby("session")
+    }
+    positions: dict[tuple[str, pd.Timestamp], float] = {}
+    previous: dict[tuple[str, pd.Timestamp], float] = {}
+    limited: dict[tuple[str, pd.Timestamp], str] = {}
+    accounts = []
+    for session, known_at in sessions["known_at"].items():
+        account = account.opened(returns.get(session, {}), costs.cost_bps).stopped(spec)
+        before = account.decided
+        weights, limits = within_limits(
+            asked.get(session, {}), before, spec, in_cash=account.cash_sessions > 0
+        )
+        account = replace(account, decided=weights)
+        previous |= {(ticker, session): weight for ticker, weight in before.items()}
+        positions |= {(ticker, session): weight for ticker, weight in weights.items()}
+        limited |= {(ticker, session): limit for ticker, limit in limits.items()}
+        accounts.append({"session": session, **as_row(account, before, known_at)})
+    keys = list(zip(rows["ticker"], rows["session"], strict=True))
+    named = [limited.get(key, own) for key, own in zip(keys, rows["limited_by"], strict=True)]
+    rows = rows.assign(
+        position=np.array([positions.get(key, 0.0) for key in keys]),
+        previous_position=np.array([previous.get(key, 0.0) for key in keys]),
+        limited_by=pd.Series(named, dtype="str"),
     )
-    annual = frame["volatility_20"] * np.sqrt(sessions_per_year)
-    graded, known = frame["grade"] != "none", annual > 0
-    acts = ~frame["signal"].between(spec.sell_below, spec.buy_above)
-    asked = (frame["signal"] * spec.target_volatility / annual.where(known)).where(
-        graded & acts & known
+    return rows[list(POSITION_COLUMNS)], pd.DataFrame(accounts, columns=list(ACCOUNT_COLUMNS))
+
+
+def _asked(
+    signals: pd.DataFrame,
+    market: pd.DataFrame,
+    spec: TradingSpec,
+    sessions_per_year: int,
+    horizon: int,
+) -> pd.DataFrame:
+    """What each signal asks for within the limits of its own ticker, and what set that."""
+    rows = signals.sort_values(_KEYS, ignore_index=True).merge(
+        market[[*_KEYS, "volatility_20", "dollar_volume"]], on=_KEYS, how="left"
     )
-    asked = asked.fillna(0.0)
+    graded, acts = rows["grade"] != "none", rows["label"] != "HOLD"
+    daily = rows["volatility_20"].where(rows["volatility_20"] > 0)
+    opposed = pd.Series(False, index=rows.index)
+    if spec.sizing == "kelly":
+        opposed = rows["forecast"] * rows["signal"] <= 0
+        wish = spec.kelly_fraction * rows["forecast"] / (daily**2 * horizon)
+    else:
+        wish = rows["signal"] * spec.target_volatility / (daily * np.sqrt(sessions_per_year))
+    asked = wish.where(graded & acts & ~opposed).fillna(0.0)
     allowed = asked.clip(lower=0.0) if spec.long_only else asked
     capped = allowed.clip(-spec.max_weight, spec.max_weight)
-    gross = capped.abs().groupby(frame["session"]).transform("sum")
-    crowded = gross > spec.max_gross
-    position = (capped * spec.max_gross / gross).where(crowded, capped)
+    liquid = capped
+    if spec.max_volume_share is not None:
+        most = (rows["dollar_volume"] * spec.max_volume_share / spec.account).fillna(0.0)
+        liquid = capped.clip(-most, most)
     limited_by = np.select(
-        [~graded, ~acts, ~known, allowed != asked, crowded, capped != allowed],
-        ["evidence", "weak_signal", "volatility_unknown", "long_only", "max_gross", "max_weight"],
-        "volatility_target",
+        [
+            ~graded & rows["abstains"].astype(bool),
+            ~graded,
+            ~acts,
+            daily.isna(),
+            opposed,
+            allowed != asked,
+            liquid != capped,
+            capped != allowed,
+        ],
+        [
+            "disagreement",
+            "evidence",
+            "weak_signal",
+            "volatility_unknown",
+            "forecast_opposes",
+            "long_only",
+            "max_volume_share",
+            "max_weight",
+        ],
+        spec.sizing,
     )
-    return frame.assign(position=position, limited_by=pd.Series(limited_by, dtype="str"))[
-        list(POSITION_COLUMNS)
-    ]
+    return rows.assign(position=liquid, limited_by=pd.Series(limited_by, dtype="str"))

@@ -12,7 +12,10 @@ SCHEMA_VERSION = 4
 
 _BAR = "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, adj_close DOUBLE, volume DOUBLE"
 _KEY = "ticker VARCHAR NOT NULL, session DATE NOT NULL"
-_SIGNAL_END = "grade VARCHAR, reason VARCHAR, known_at TIMESTAMPTZ, run_id VARCHAR"
+_SIGNAL_END = (
+    "grade VARCHAR, reason VARCHAR, known_at TIMESTAMPTZ, run_id VARCHAR, data_hash VARCHAR,"
+    " code_version VARCHAR, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+)
 
 TABLES: dict[str, str] = {
     "meta": "schema_version INTEGER NOT NULL, created_at TIMESTAMPTZ NOT NULL",
@@ -104,8 +107,16 @@ TABLES: dict[str, str] = {
     "forecasts": (
         f"{_KEY}, fold INTEGER, model VARCHAR, seed INTEGER, horizon INTEGER, forecast DOUBLE,"
         " known_at TIMESTAMPTZ, model_hash VARCHAR, feature_set_hash VARCHAR,"
-        " code_version VARCHAR, run_id VARCHAR,"
+        " code_version VARCHAR, version VARCHAR, trained_until DATE, run_id VARCHAR,"
         " PRIMARY KEY (ticker, session, model, seed, horizon)"
+    ),
+    # What became of which version of a model, and from which session on; rows are only added.
+    "models": (
+        "event INTEGER PRIMARY KEY, ticker VARCHAR, slot VARCHAR, model VARCHAR, version VARCHAR,"
+        " recipe VARCHAR, grid VARCHAR, pooled BOOLEAN, fold INTEGER, trained_until DATE,"
+        " tested_until DATE, seen_until DATE, checkpoint VARCHAR, code_version VARCHAR,"
+        " created_at TIMESTAMPTZ, state VARCHAR, was VARCHAR, from_session DATE,"
+        " changed_at TIMESTAMPTZ, change VARCHAR, reason VARCHAR, run_id VARCHAR"
     ),
     # Of networks that forecast quantiles beside the point: level in (0, 1), quantile a log return.
     "forecast_quantiles": (
@@ -135,22 +146,35 @@ TABLES: dict[str, str] = {
         " known_at TIMESTAMPTZ, run_id VARCHAR, PRIMARY KEY (ticker, model, fold)"
     ),
     "price_signals": (
-        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, signal DOUBLE, weight DOUBLE,"
-        f" {_SIGNAL_END}, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, agreement DOUBLE, networks INTEGER,"
+        f" signal DOUBLE, weight DOUBLE, feature_set_hash VARCHAR, {_SIGNAL_END}"
     ),
     "sentiment_signals": (
-        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, signal DOUBLE, weight DOUBLE,"
-        f" {_SIGNAL_END}, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, signal DOUBLE, weight DOUBLE, {_SIGNAL_END}"
+    ),
+    # What each source adds to the signal of its ticker and session: they add up to it.
+    "signal_contributions": (
+        f"{_KEY}, source VARCHAR, horizon INTEGER, fold INTEGER, networks INTEGER, forecast DOUBLE,"
+        " dispersion DOUBLE, standardised DOUBLE, grade VARCHAR, abstains BOOLEAN, weight DOUBLE,"
+        " contribution DOUBLE, known_at TIMESTAMPTZ, run_id VARCHAR,"
+        " PRIMARY KEY (ticker, session, source, horizon)"
     ),
     "trading_signals": (
-        f"{_KEY}, forecast DOUBLE, sentiment DOUBLE, price_contribution DOUBLE,"
-        f" sentiment_contribution DOUBLE, signal DOUBLE, label VARCHAR, {_SIGNAL_END},"
-        " model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+        f"{_KEY}, forecast DOUBLE, dispersion DOUBLE, agreement DOUBLE, abstains BOOLEAN,"
+        " sentiment DOUBLE, price_contribution DOUBLE, sentiment_contribution DOUBLE,"
+        " signal DOUBLE, label VARCHAR, policy VARCHAR, feature_set_hash VARCHAR,"
+        f" {_SIGNAL_END}"
     ),
     "trading_decisions": (
-        f"{_KEY}, forecast DOUBLE, sentiment DOUBLE, signal DOUBLE, label VARCHAR,"
-        " position DOUBLE, previous_position DOUBLE, action VARCHAR,"
-        f" {_SIGNAL_END}, model_hash VARCHAR, PRIMARY KEY (ticker, session)"
+        f"{_KEY}, forecast DOUBLE, sentiment DOUBLE, signal DOUBLE, label VARCHAR, policy VARCHAR,"
+        " position DOUBLE, previous_position DOUBLE, limited_by VARCHAR, action VARCHAR,"
+        f" feature_set_hash VARCHAR, {_SIGNAL_END}"
+    ),
+    # The account that trades the decisions: the next session's limits look back at it.
+    "trading_account": (
+        "session DATE PRIMARY KEY, equity DOUBLE, peak DOUBLE, drawdown DOUBLE,"
+        " cash_sessions INTEGER, gross DOUBLE, net DOUBLE, turnover DOUBLE, known_at TIMESTAMPTZ,"
+        " run_id VARCHAR"
     ),
     # Decisions as they were when they were made; rows are only added.
     "paper_orders": (
@@ -177,14 +201,35 @@ _WITH_OUTCOME = (
     "SELECT f.*, t.target AS actual, t.target_session"
     " FROM {} f LEFT JOIN targets t USING (ticker, session, horizon)"
 )
+#: Of each session's champions alone; who was never registered is heard.
+_HEARD = (
+    "SELECT f.* FROM {} f ASOF LEFT JOIN champions c"
+    " ON f.ticker = c.ticker AND split_part(f.model, '@', 1) = c.slot"
+    "   AND f.session >= c.from_session"
+    " WHERE c.slot IS NULL OR c.model = f.model"
+)
 VIEWS: dict[str, str] = {
+    # From which session on which model speaks in a slot; NULL where a champion left it empty.
+    "champions": (
+        "SELECT ticker, slot, from_session, CASE state WHEN 'champion' THEN model END AS model"
+        " FROM models WHERE state = 'champion' OR was = 'champion'"
+        " QUALIFY event = max(event) OVER (PARTITION BY ticker, slot, from_session)"
+    ),
     # A forecast beside what then happened; the outcome is unknown (NULL) until its session.
-    "walk_forward_forecasts": _WITH_OUTCOME.format("forecasts"),
+    # Of every recipe that was trained, whether it may speak or not:
+    "recipe_forecasts": _WITH_OUTCOME.format("forecasts"),
+    "walk_forward_forecasts": _HEARD.format("recipe_forecasts"),
     "walk_forward_baselines": _WITH_OUTCOME.format("baseline_forecasts"),
-    "walk_forward_quantiles": _WITH_OUTCOME.format("forecast_quantiles"),
+    "walk_forward_quantiles": _HEARD.format(f"({_WITH_OUTCOME.format('forecast_quantiles')})"),
     # Networks and baselines side by side, for whoever asks which is better.
     "all_forecasts": (
         "SELECT 'network' AS kind, * FROM walk_forward_forecasts UNION ALL BY NAME"
         " SELECT 'baseline' AS kind, * FROM walk_forward_baselines"
+    ),
+    # For other programs: these columns keep their names, order and meaning (docs/trading.md).
+    "decisions_v1": (
+        "SELECT session, ticker, action, position, previous_position, label, signal, forecast,"
+        " sentiment, grade, policy, limited_by, reason, known_at, data_hash, feature_set_hash,"
+        " code_version, model_hash FROM trading_decisions"
     ),
 }

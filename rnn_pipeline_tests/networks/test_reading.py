@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from rnn_pipeline.features.lexicon import OWN_CUES
 from rnn_pipeline.features.text import PAD, UNK, Vocabulary
 from rnn_pipeline.networks.reading import Headlines, SentimentLSTM
 from rnn_pipeline.networks.recurrent import draw_dropout, initialise
@@ -43,6 +44,8 @@ def test_padding_changes_nothing(kind: str) -> None:
     logits = network(ids, lengths)
     assert logits.shape == (3, 3)
     torch.testing.assert_close(network(*padded(5)), logits, rtol=0, atol=1e-6)
+    # Without lengths, what is not padding counts.
+    assert torch.equal(network(ids), logits)
     garbage = ids.clone()
     garbage[0, 2:] = garbage[2, 1:] = 11
     torch.testing.assert_close(network(garbage, lengths), logits, rtol=0, atol=0)
@@ -124,7 +127,7 @@ def test_unknown_words_differ_by_their_spelling_and_the_lexicon() -> None:
     rows = torch.arange(3)
     assert torch.equal(read.ids[0], read.ids[1])
     *_, known = read.batch(rows)
-    assert known[:, 1].tolist() == [[1, 0, 0], [-1, 0, 0], [0, 0, 0]]
+    assert known[:, 1, :OWN_CUES].tolist() == [[1, 0, 0], [-1, 0, 0], [0, 0, 0]]
     for options in ({"spellings": 50}, {"with_cues": True}):
         network = made(**options)
         one, other, _ = network(*read.batch(rows))

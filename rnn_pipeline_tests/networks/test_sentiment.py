@@ -23,12 +23,13 @@ from rnn_pipeline.networks.sentiment_training import LabelledTexts, likeliest_mi
 from rnn_pipeline.settings import SentimentSpec, TrainingSpec
 
 from .members import CPU
+from .test_tensorboard import scalars
 
 # No word of these is in the lexicon: what is known of them is learned.
 WORDS = {
-    "positive": ("blorps", "zings", "kreels", "wumbles"),
+    "positive": ("blorps", "zarps", "kreels", "wumbles"),
     "negative": ("gronks", "fleems", "drabbs", "snurfs"),
-    "neutral": ("unveils", "reports", "holds", "names"),
+    "neutral": ("ploofs", "tarns", "quibs", "yorls"),
 }
 SPEC = SentimentSpec(
     members=2,
@@ -73,9 +74,9 @@ def test_learns_words_and_transfers_to_unseen_subjects(model: SentimentClassifie
     assert model.evaluate(texts, labels)["accuracy"] > 0.95
     assert (model.predict(texts) == labels).mean() > 0.95
     found = dict(zip(texts, model.score(texts), strict=True))
-    assert found["zeta0zings zings as markets open"] > 0.5
+    assert found["zeta0zarps zarps as markets open"] > 0.5
     assert found["zeta0gronks gronks as markets open"] < -0.5
-    assert abs(found["zeta0names names as markets open"]) < 0.5
+    assert abs(found["zeta0yorls yorls as markets open"]) < 0.5
 
 
 def test_few_texts_are_read_more_often_unless_told_how_often() -> None:
@@ -230,6 +231,75 @@ def test_the_pipelines_model_is_trained_again_only_when_it_would_differ(tmp_path
     assert train_or_load_sentiment(path, texts, labels, spec, CPU)[1]
     assert not train_or_load_sentiment(path, texts, labels, spec, CPU)[1]
     assert train_or_load_sentiment(path, texts[1:], labels[1:], spec, CPU)[1]
+
+
+@pytest.mark.parametrize("epochs_done", [1, 4, 9, 16], ids=lambda n: f"after {n} epochs")
+def test_a_training_that_was_killed_ends_with_the_weights_it_would_have_had(
+    model: SentimentClassifier, tmp_path: Path, epochs_done: int
+) -> None:
+    seen: list[int] = []
+
+    def power_cut(epoch: int, epochs: int, train_loss: float, val_loss: float) -> None:
+        seen.append(epoch)
+        if len(seen) == epochs_done:
+            raise KeyboardInterrupt
+
+    killed = SentimentClassifier(spec=SPEC, device="cpu", progress=power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        killed.fit(TEXTS, TEXT_LABELS, resume_dir=tmp_path)
+    again = SentimentClassifier(spec=SPEC, device="cpu", progress=lambda *_: seen.append(0))
+    again.fit(TEXTS, TEXT_LABELS, resume_dir=tmp_path)
+    assert len(seen) == 2 * 8
+    assert weights_hash(again.state) == weights_hash(model.state)
+    assert again.history == model.history
+    assert not list(tmp_path.iterdir())
+
+
+def test_vectors_go_on_resting_after_a_kill(tmp_path: Path) -> None:
+    def fitted(progress: Any, folder: Path | None) -> SentimentClassifier:
+        spec = SPEC.model_copy(update={"members": 1, "frozen_epochs": 2})
+        classifier = SentimentClassifier(spec=spec, device="cpu", progress=progress)
+        asked = {"epochs": 4, "pretrained_embeddings": VECTORS}
+        classifier.fit(TEXTS, TEXT_LABELS, **asked, resume_dir=folder)
+        return classifier
+
+    whole = fitted(False, None)
+    for last in (1, 3):
+
+        def power_cut(epoch: int, *_: float, last: int = last) -> None:
+            if epoch == last:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fitted(power_cut, tmp_path)
+        assert weights_hash(fitted(False, tmp_path).state) == weights_hash(whole.state)
+
+
+def test_the_state_of_another_training_is_left_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def power_cut(*_: float) -> None:
+        raise KeyboardInterrupt
+
+    fits = {"epochs": 2, "resume_dir": tmp_path}
+    killed = SentimentClassifier(spec=SPEC, device="cpu", progress=power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        killed.fit(TEXTS, TEXT_LABELS, **fits)
+    smoother = SPEC.model_copy(update={"label_smoothing": 0.2})
+    classifier = SentimentClassifier(spec=smoother, device="cpu")
+    classifier.fit(TEXTS, TEXT_LABELS, **fits)
+    assert "other data, settings or code" in caplog.text
+
+
+def test_every_network_is_logged_for_tensorboard(
+    model: SentimentClassifier, tmp_path: Path
+) -> None:
+    again = trained(log_dir=tmp_path)
+    logged = [scalars(tmp_path / "sentiment" / str(number)) for number in range(2)]
+    for tag, name in (("loss/train", "train_loss"), ("loss/val", "val_loss")):
+        values = np.mean([[value for _, value in one[tag]] for one in logged], axis=0)
+        np.testing.assert_allclose(values, again.history[name], rtol=1e-6)
+    assert weights_hash(again.state) == weights_hash(model.state)
 
 
 def test_before_training_there_is_nothing_to_predict() -> None:

@@ -226,4 +226,4 @@ def test_other_features_than_it_was_trained_on_are_refused(missing: str) -> None
     axis = pd.bdate_range("2020-01-01", periods=30)
     matrix = ModelMatrix.build(rows.assign(ticker="AAPL", session=axis), columns)
     with pytest.raises(ValueError, match=r"other features.*retrain"):
-        forecaster.asked_new(matrix, LOOKBACK, axis, axis[0])
+        forecaster.asked_new(matrix, np.arange(30), axis)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.evidence_table import figures, markdown
 from rnn_pipeline.evidence.backtest import backtest, buy_and_hold, sign_positions
 from rnn_pipeline.evidence.metrics import forecast_metrics
 from rnn_pipeline.reporting.assemble import assemble
@@ -16,7 +17,8 @@ AXIS = pd.bdate_range("2011-01-03", periods=330)
 TICKERS = ("AAA", "BBB")
 SETTINGS = load_settings()
 SPANS = pd.DataFrame(
-    {"fold": 0, "role": "train", "first_session": AXIS[:1], "last_session": AXIS[19]}
+    [(0, "train", AXIS[0], AXIS[19]), (0, "test", AXIS[20], AXIS[329])],
+    columns=["fold", "role", "first_session", "last_session"],
 )
 
 
@@ -178,3 +180,22 @@ def test_nothing_forecast_and_nothing_decided_is_a_report_too(
     assert found.metrics.empty
     assert found.performance.empty
     assert not found.equity
+
+
+def test_the_benchmark_lays_out_what_the_report_says(whole: Report) -> None:
+    found = figures(whole)
+    lines = {line["model"]: line for line in found["models"]}
+    assert set(lines) == {"lstm", "gru", "sentiment", "zero", "ridge"}
+    assert lines["lstm"]["ic"] == pytest.approx(
+        whole.metrics.set_index("model").loc["lstm", "ic"], abs=1e-5
+    )
+    assert sum(lines["lstm"]["tickers_graded"].values()) == len(TICKERS)
+    assert "tickers_graded" not in lines["ridge"]
+    # A level is no log return.
+    assert lines["sentiment"]["r2_vs_zero"] is None
+    assert found["test"] == [f"{AXIS[20]:%Y-%m-%d}", f"{AXIS[329]:%Y-%m-%d}"]
+    accounts = [line["name"] for line in found["accounts"]]
+    assert accounts == ["strategy", "buy_and_hold", "equal_weight", "cash"]
+    page = markdown({"variants": {"with headlines": found}})
+    assert page.startswith("## with headlines")
+    assert "| lstm | 0 | none |" in page

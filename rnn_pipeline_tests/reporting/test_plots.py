@@ -128,6 +128,9 @@ def test_the_scale_of_signals_grows_in_steps(largest: float, scale: float) -> No
 
 
 def test_sentiment_and_news_has_two_axes_per_ticker() -> None:
+    silent = plots.sentiment_and_news(walk(FIVE).assign(news_count=0))
+    assert not silent.axes
+    assert silent.texts[-1].get_text() == "No headlines in these sessions."
     figure = plots.sentiment_and_news(walk(FIVE))
     assert len(figure.axes) == 10
     assert panel_titles(figure) == FIVE

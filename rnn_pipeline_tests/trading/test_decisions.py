@@ -2,7 +2,12 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from rnn_pipeline.trading.decisions import DECISION_COLUMNS, current_decisions, decide
+from rnn_pipeline.trading.decisions import (
+    DECISION_COLUMNS,
+    LIMIT_REASONS,
+    current_decisions,
+    decide,
+)
 
 SESSIONS = pd.bdate_range("2020-01-01", periods=6)
 
@@ -11,21 +16,31 @@ def signals(ticker: str = "AAA", **columns) -> pd.DataFrame:
     frame = pd.DataFrame({"ticker": ticker, "session": SESSIONS})
     values = {
         "forecast": 0.0012,
+        "dispersion": 0.0005,
+        "agreement": 0.5,
+        "abstains": False,
         "sentiment": 0.35,
         "price_contribution": 0.2,
         "sentiment_contribution": 0.1,
         "signal": 0.3,
         "label": "BUY",
         "grade": "weak",
+        "policy": "evidence",
         "reason": "from the fusion",
         "known_at": SESSIONS.tz_localize("UTC"),
     }
     return frame.assign(**(values | columns))
 
 
-def positions(weights: list[float], ticker: str = "AAA", limited_by="volatility_target"):
+def positions(weights: list[float], ticker: str = "AAA", limited_by="volatility"):
     return pd.DataFrame(
-        {"ticker": ticker, "session": SESSIONS, "position": weights, "limited_by": limited_by}
+        {
+            "ticker": ticker,
+            "session": SESSIONS,
+            "position": weights,
+            "previous_position": [0.0, *weights[:-1]],
+            "limited_by": limited_by,
+        }
     )
 
 
@@ -52,40 +67,43 @@ def test_actions_follow_the_weights() -> None:
     ]
 
 
-def test_reasons_are_sentences_that_name_what_set_the_weight() -> None:
-    limits = ["volatility_target", "max_weight", "max_gross", "long_only", "volatility_unknown"]
-    decisions = decide(signals(), positions([0.1] * 6, limited_by=[*limits, "evidence"]))
+@pytest.mark.parametrize(
+    ("limited_by", "end"),
+    [
+        ("volatility", "the volatility target sets the weight"),
+        ("kelly", "a fraction of the Kelly bet sets the weight"),
+        ("max_weight", "the limit per ticker sets the weight"),
+        ("max_volume_share", "the ticker's trading volume sets the weight"),
+        ("max_turnover", "the limit on turnover sets the weight"),
+        ("max_drawdown", "the account is in cash after its drawdown"),
+        ("long_only", "short positions are not allowed, so nothing is held"),
+    ],
+)
+def test_reasons_are_sentences_that_name_what_set_the_weight(limited_by, end) -> None:
+    reason = decide(signals(), positions([0.1] * 6, limited_by=limited_by))["reason"][0]
     start = "The forecast is +0.12 % and sentiment +0.35; with weak evidence the signal is +0.30"
-    assert decisions["reason"].tolist() == [
-        f"{start} (BUY), and the volatility target sets the weight.",
-        f"{start} (BUY), and the limit per ticker sets the weight.",
-        f"{start} (BUY), and the limit on gross exposure sets the weight.",
-        f"{start} (BUY), and short positions are not allowed, so nothing is held.",
-        f"{start} (BUY), and nothing is risked while the volatility is unknown.",
-        "The forecast is +0.12 % and sentiment +0.35, but neither has shown evidence, so nothing"
-        " is risked.",
-    ]
+    assert reason == f"{start} (BUY), and {end}."
+    assert limited_by in LIMIT_REASONS
 
 
-def test_holdings_come_before_the_first_position() -> None:
-    holdings = pd.DataFrame({"ticker": ["AAA", "ZZZ"], "position": [0.25, 0.5]})
-    decisions = decide(signals(), positions([0.0] * 6), holdings)
-    assert decisions["action"].tolist() == ["close long 25.0 %"] + ["stay in cash"] * 5
-    assert decisions["previous_position"].tolist() == [0.25, 0, 0, 0, 0, 0]
+def test_reasons_for_doing_nothing() -> None:
+    known = "The forecast is +0.12 % and sentiment +0.35, but"
+    for limited_by, why in (
+        ("evidence", "neither has shown evidence, so nothing is risked."),
+        ("disagreement", "only 50 % of the networks take that side, so nothing is risked."),
+    ):
+        decided = decide(signals(), positions([0.0] * 6, limited_by=limited_by))
+        assert decided["reason"][0] == f"{known} {why}"
 
 
-def test_a_tickers_previous_position_is_its_own() -> None:
-    both = pd.concat([signals("BBB"), signals("AAA")])
-    weights = pd.concat([positions([0.1] * 6), positions([0.2] * 6, "BBB")])
-    decisions = decide(both, weights)
-    assert decisions["previous_position"].tolist() == [0.0, *[0.1] * 5, 0.0, *[0.2] * 5]
-
-
-def test_the_last_sessions_alone_give_the_same_rows() -> None:
+def test_order_and_rows_of_others_change_nothing() -> None:
     weights = positions([0.0, 0.125, 0.1254, 0.2, 0.05, -0.1])
     whole = decide(signals(), weights)
-    tail = decide(signals().tail(2), weights.tail(3))
-    assert_frame_equal(tail, whole.tail(2).reset_index(drop=True), check_exact=True)
+    assert_frame_equal(
+        decide(signals().tail(2), pd.concat([weights, positions([0.2] * 6, "BBB")])),
+        whole.tail(2).reset_index(drop=True),
+        check_exact=True,
+    )
     shuffled = decide(signals().sample(frac=1, random_state=0), weights.iloc[::-1])
     assert_frame_equal(shuffled, whole, check_exact=True)
 
