@@ -38,6 +38,13 @@ _FLIPPED = 0.5
 _PAYLOADS_LOOKED_FOR = 2_000
 _SHOWN = 5
 _DAY = timedelta(days=1)
+# The registry's rule in SQL, since its module brings torch along: a version is what its newest
+# event made it.
+_CHAMPIONS = """
+SELECT ticker, slot, trained_until FROM models WHERE list_contains(?, ticker)
+QUALIFY event = max(event) OVER (PARTITION BY ticker, model, version) AND state = 'champion'
+ORDER BY ALL
+"""
 _GB = 1e9
 
 
@@ -258,24 +265,22 @@ def forecast_drift(patient: Patient) -> Finding:
 
 
 def models(patient: Patient) -> Finding:
-    """Whether networks are there, and how many sessions ago their training ended."""
-    settings = patient.settings
-    store = patient.store
-    spans = store.rows("folds", role="val")
+    """Whether every ticker has champions, and how many sessions ago their training ended."""
+    settings, store = patient.settings, patient.store
+    champions = store.read(_CHAMPIONS, [list(patient.tickers)])
+    if champions.empty:
+        return Finding("models", "broken", "no network was trained", "rnn-pipeline retrain")
     sets = store.rows("window_sets", ticker=list(patient.tickers))
     wanted = sets.loc[sets["folds"] > 0, "ticker"]
-    made = store.rows("checkpoints", ticker=list(patient.tickers))
-    if spans.empty or made.empty:
-        return Finding("models", "broken", "no network was trained", "rnn-pipeline retrain")
-    lacking = sorted(set(wanted) - set(made["ticker"]))
+    lacking = sorted(set(wanted) - set(champions["ticker"]))
     if lacking:
         return Finding(
             "models", "broken", f"no network speaks for {_names(lacking)}", "rnn-pipeline retrain"
         )
-    ended = spans["last_session"].max()
+    ended = champions["trained_until"].min()
     age, stride = patient.behind(ended), settings.folds.stride
     expiry = settings.operations.model_expiry or 2 * stride
-    says = f"trained on sessions up to {ended:%Y-%m-%d}, {age} sessions ago"
+    says = f"champions know sessions up to {ended:%Y-%m-%d}, {age} sessions ago"
     if age > expiry:
         return Finding("models", "broken", f"{says}: expired", "rnn-pipeline retrain")
     if age > settings.folds.test_size:

@@ -132,6 +132,18 @@ def test_forecasts_unlike_the_graded_ones_are_named(patient, newest, words):
     assert words in found.says
 
 
+def event(number, ticker, trained_until, version="1", state="champion"):
+    return {
+        "event": number,
+        "ticker": ticker,
+        "slot": "lstm",
+        "model": "lstm",
+        "version": version,
+        "state": state,
+        "trained_until": pd.Timestamp(trained_until),
+    }
+
+
 @pytest.mark.parametrize(
     ("ended", "state", "words"),
     [
@@ -141,25 +153,24 @@ def test_forecasts_unlike_the_graded_ones_are_named(patient, newest, words):
     ],
 )
 def test_networks_grow_old_by_sessions(patient, ended, state, words):
+    retired = event(0, "AAA", "2020-01-02", "0"), event(1, "AAA", "2020-01-02", "0", "retired")
+    events = [*retired, event(2, "AAA", ended), event(3, "CCC", "2020-01-02")]
     fill(
         patient.store,
-        folds=pd.DataFrame({"fold": [0], "role": ["val"], "last_session": [pd.Timestamp(ended)]}),
-        window_sets=pd.DataFrame({"ticker": ["AAA", "BBB"], "folds": [1, 0]}),
-        checkpoints=pd.DataFrame({"ticker": ["AAA"], "model": ["lstm"]}),
+        models=pd.DataFrame(events),
+        window_sets=pd.DataFrame({"ticker": ["AAA", "BBB", "CCC"], "folds": [1, 0, 1]}),
     )
     found = health.models(patient)
     assert found.state == state
     assert words in found.says
-    fill(patient.store, window_sets=pd.DataFrame({"ticker": ["CCC"], "folds": [1]}))
-    assert health.models(patient).state == state
 
 
 def test_a_ticker_whose_networks_are_gone_is_named(patient):
+    assert health.models(patient).says == "no network was trained"
     fill(
         patient.store,
-        folds=pd.DataFrame({"fold": [0], "role": ["val"], "last_session": [TODAY]}),
+        models=pd.DataFrame([event(0, "AAA", TODAY)]),
         window_sets=pd.DataFrame({"ticker": ["AAA", "BBB"], "folds": [1, 1]}),
-        checkpoints=pd.DataFrame({"ticker": ["AAA"], "model": ["lstm"]}),
     )
     assert health.models(patient).says == "no network speaks for BBB"
 

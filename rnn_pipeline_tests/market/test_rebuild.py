@@ -84,7 +84,7 @@ def test_records_of_a_file_that_is_no_warehouse_are_begun_anew(market):
     said = []
     rebuild(market.store, market.payloads, [market.source], said.append)
     assert market.store.tickers() == ["AAA", "BBB"]
-    assert "trials, tuning_trials, paper_orders could not be read" in said[-1]
+    assert "trials, tuning_trials, models, paper_orders could not be read" in said[-1]
 
 
 def test_a_damaged_payload_stops_a_rebuild_and_leaves_the_warehouse(market):
