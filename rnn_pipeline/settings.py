@@ -609,6 +609,8 @@ def load_settings(**overrides: object) -> Settings:
 
 def _complaint(location: tuple[int | str, ...], value: object, message: str) -> str:
     """One line about a wrong key; what may be a secret is not shown."""
+    if not location:  # about several keys at once; the value is then all settings
+        return f"settings: {message}"
     if location[-1] in SECRETS:
         name = f"{PREFIX}{str(location[-1]).upper()}"
         return f"setting {'.'.join(map(str, location))}: secrets belong in the environment: {name}"
