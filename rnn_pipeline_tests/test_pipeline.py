@@ -286,7 +286,7 @@ def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, inst
     held_out = SETTINGS.folds.model_copy(update={"holdout_from": date(2013, 2, 20)})
     with monkeypatch.context() as patch:
         settings = SETTINGS.model_copy(update={"folds": held_out})
-        patch.setattr("rnn_pipeline.defs.trading.SETTINGS", settings)
+        patch.setattr("rnn_pipeline.defs.models.SETTINGS", settings)
         decided_anew(store, instance)
     # The 18th was a holiday.
     for name in ("forecasts", "forecast_quantiles", "price_signals"):
