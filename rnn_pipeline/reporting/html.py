@@ -16,7 +16,7 @@ from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.reporting import evidence_plots, plots
 from rnn_pipeline.reporting.report import Report
 from rnn_pipeline.reporting.style import BENCHMARKS, display_name, in_order, without_minor
-from rnn_pipeline.reporting.tables import FORMATS, format_value
+from rnn_pipeline.reporting.tables import FORMATS, format_value, without_level_errors
 from rnn_pipeline.reporting.verdict import answers, basis, holdings, verdict
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 ROW_LIMIT = 40
 HEADLINE_LIMIT = 12
 POOLED = "All tickers"
-# A level has no squared error against a return; only its order and its sign can be judged.
-LEVELS = ("sentiment",)
 
 
 @dataclass(frozen=True)
@@ -223,7 +221,7 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
     zero = frame.loc[frame["model"] == "zero", ["ticker", "mse"]]
     frame = frame.merge(zero, on="ticker", how="left", suffixes=("", "_zero"))
     frame["mse_ratio"] = frame["mse"] / frame["mse_zero"]
-    frame.loc[frame["model"].isin(LEVELS), ["mse_ratio", "mae", "r2_vs_zero"]] = float("nan")
+    frame = without_level_errors(frame)
     graded = pd.concat([report.evidence, report.pooled_evidence.assign(ticker=POOLED)])
     frame = frame.merge(graded[["ticker", "model", "trials", "p_value", "grade"]], how="left")
     frame = frame.merge(report.mean_ic[["model", "mean_ic"]], on="model", how="left")

@@ -12,6 +12,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 MISSING = "–"
+
+#: What forecasts no return but a level: only its order and its sign can be judged.
+LEVELS = ("sentiment",)
+_ERRORS = ("mse", "mse_ratio", "mae", "r2_vs_zero")
 FORMATS = {
     # decisions and signals
     "forecast": "+.2%",
@@ -154,6 +158,18 @@ def table_markdown(
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
+def without_level_errors(frame: pd.DataFrame) -> pd.DataFrame:
+    """Blank the errors of what forecasts a level, not a return, so that tables show a dash.
+
+    Args:
+        frame: model, and any of mse, mse_ratio, mae and r2_vs_zero.
+    """
+    errors = [name for name in _ERRORS if name in frame.columns]
+    rows = frame.copy()
+    rows.loc[rows["model"].isin(LEVELS), errors] = float("nan")
+    return rows
+
+
 def evidence_table_markdown(frame: pd.DataFrame) -> str:
     """Write metrics or evidence as a Markdown table: the columns it has, in a reader's order.
 
@@ -180,7 +196,7 @@ def evidence_table_markdown(frame: pd.DataFrame) -> str:
         "grade": "evidence",
     }
     present = {name: text for name, text in headings.items() if name in frame.columns}
-    return table_markdown(frame, present)
+    return table_markdown(without_level_errors(frame), present)
 
 
 def _escape(text: str) -> str:

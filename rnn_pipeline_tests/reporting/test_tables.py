@@ -69,6 +69,13 @@ def test_markdown_of_no_rows_and_of_a_missing_column() -> None:
         table_markdown(pd.DataFrame({"ticker": ["AAPL"]}), ["ticker", "grade"])
 
 
+def test_evidence_table_shows_no_squared_error_of_a_level() -> None:
+    frame = pd.DataFrame({"model": ["gru", "sentiment"], "r2_vs_zero": [0.01, -996.5]})
+    *_, network, level = evidence_table_markdown(frame).splitlines()
+    assert network == "| gru | +1.00\u202f% |"
+    assert level == "| sentiment | – |"
+
+
 def test_evidence_table_takes_the_columns_that_are_there() -> None:
     frame = pd.DataFrame({"known_at": [0], "ic": [-0.0314], "model": ["lstm"], "grade": ["none"]})
     assert evidence_table_markdown(frame).splitlines() == [
