@@ -473,6 +473,10 @@ def test_a_replay_names_changed_data_code_and_networks(copy, tmp_path):
         batch.upsert("price_features", moved.assign(feature_set_hash="old"))
     assert again(copy).causes[0].startswith("code: price features were made by old")
 
+    # As the walk-forward's: what a version forecast is replayed from its own file.
+    with copy.batch() as batch:
+        forecasts = batch.read("SELECT * FROM forecasts WHERE ticker = 'AAPL'")
+        batch.upsert("forecasts", forecasts.assign(version=None))
     other = Forecaster.load(checkpoint_path("gru", "AAPL"))
     for member in other.members.values():
         next(iter(member.state.values())).add_(0.1)
