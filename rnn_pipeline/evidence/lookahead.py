@@ -121,7 +121,8 @@ def scrambled(knowledge: Knowledge, cut: pd.Timestamp, seed: int = 0) -> Knowled
     late = (headlines["known_at"] > cut).to_numpy()
     for column in ("title", "summary"):
         words = headlines.loc[late, column].fillna("").to_numpy(dtype=object)
-        headlines.loc[late, column] = [f"{word} scrambled" for word in rng.permutation(words)]
+        shuffled = words[rng.permutation(len(words))]
+        headlines.loc[late, column] = [f"{word} scrambled" for word in shuffled]
     return replace(knowledge, bars=bars, headlines=headlines)
 
 

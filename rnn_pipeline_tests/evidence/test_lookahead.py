@@ -153,6 +153,13 @@ def test_truncated_forgets_and_scrambled_changes_only_what_came_later(knowledge:
     assert (other.headlines["title"][past] == knowledge.headlines["title"][past]).all()
 
 
+def test_a_market_without_headlines_is_scrambled_too(knowledge: Knowledge) -> None:
+    silent = replace(knowledge, headlines=knowledge.headlines[:0].astype({"title": object}))
+    other = scrambled(silent, close(CUT))
+    assert other.headlines.empty
+    assert not other.bars.equals(silent.bars)
+
+
 def test_restated_adds_revisions_late_bars_and_edits_and_touches_nothing(
     knowledge: Knowledge,
 ) -> None:
