@@ -82,12 +82,10 @@ def figures(report: Report) -> dict[str, Any]:
         models: one line per network, baseline and the sentiment level, with the grades that its
         tickers got; overfitting; accounts: strategy and benchmarks, filled at the open.
     """
-    from rnn_pipeline.reporting.html import LEVELS
+    from rnn_pipeline.reporting.tables import without_level_errors
 
     grades = report.evidence.groupby("model")["grade"].value_counts().unstack(fill_value=0)
-    table = report.metrics[["model", *POOLED]]
-    # A level has no squared error against a return.
-    table.loc[table["model"].isin(LEVELS), "r2_vs_zero"] = float("nan")
+    table = without_level_errors(report.metrics[["model", *POOLED]])
     for more in (
         report.pooled_evidence.rename(columns={"grade": "grade_of_all"}),
         report.evidence.groupby("model", as_index=False).agg(

@@ -18,6 +18,13 @@ os.environ["RNN_PIPELINE_DATA_DIR"] = _HOME
 os.environ.pop("DAGSTER_HOME", None)
 
 
+@pytest.fixture(autouse=True)
+def no_home_of_another_test(monkeypatch):
+    """Preparing Dagster's instance names its folder to the whole process: what a test starts in a
+    process of its own would otherwise write into the instance of the test before."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+
+
 @pytest.fixture(scope="session")
 def demo():
     """The command that README names, run once on the small settings beside this file."""
