@@ -213,11 +213,10 @@ def _decisions(report: Report) -> list[dict[str, Any]]:
 
 def _metrics(report: Report) -> tuple[Table, Table, Table]:
     """The evidence table, and all figures pooled and by ticker; models first, baselines last."""
-    pooled = report.metrics.assign(ticker=POOLED)
-    # A frame without rows has no dtypes worth joining on.
-    frame = pd.concat(
-        [part for part in (pooled, report.metrics_by_ticker) if len(part)] or [pooled]
-    )
+    if report.metrics.empty:
+        # Nothing was forecast. A frame without rows has no dtypes worth joining on.
+        return Table(EVIDENCE_COLUMNS, ()), Table(POOLED_COLUMNS, ()), Table(METRIC_COLUMNS, ())
+    frame = pd.concat([report.metrics.assign(ticker=POOLED), report.metrics_by_ticker])
     zero = frame.loc[frame["model"] == "zero", ["ticker", "mse"]]
     frame = frame.merge(zero, on="ticker", how="left", suffixes=("", "_zero"))
     frame["mse_ratio"] = frame["mse"] / frame["mse_zero"]
@@ -250,7 +249,7 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
             record["interval"] = [50 + 50 * (end - 0.5) / record["reach"] for end in ends]
             record["reached"] = _reached(report.evidence, model)
         groups[str(ticker)] = Group(records, str(ticker))
-    top = (Group(groups.pop(POOLED).rows),) if POOLED in groups else (Group([]),)
+    top = (Group(groups.pop(POOLED).rows),)
     told = {name for record in top[0].rows for name, value in record.items() if value == value}
     shown = tuple(column for column in EVIDENCE_COLUMNS if column.name in told)
     return (

@@ -10,6 +10,7 @@ from benchmarks.evidence_table import figures, markdown
 from rnn_pipeline.evidence.backtest import backtest, buy_and_hold, sign_positions
 from rnn_pipeline.evidence.metrics import forecast_metrics
 from rnn_pipeline.reporting.assemble import assemble, forecast_page
+from rnn_pipeline.reporting.html import render_report
 from rnn_pipeline.reporting.report import Report
 from rnn_pipeline.settings import load_settings
 
@@ -180,6 +181,9 @@ def test_nothing_forecast_and_nothing_decided_is_a_report_too(
     assert found.metrics.empty
     assert found.performance.empty
     assert not found.equity
+    # Frames without rows are of no type: nothing may be joined to them.
+    page = render_report(found)
+    assert "No forecast has been tested yet." in page
 
 
 def test_the_benchmark_lays_out_what_the_report_says(whole: Report) -> None:
