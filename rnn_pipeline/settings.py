@@ -253,7 +253,11 @@ class ModelSettings(Spec):
         (), description="columns of the model matrix; empty: the default set of features/model.py"
     )
     lookback: int = Field(20, ge=2, description="sessions in one input window")
-    horizon: int = Field(1, ge=1, description="sessions ahead that are forecast")
+    horizon: int | tuple[int, ...] = Field(
+        1,
+        description="sessions ahead that are forecast; a list, as [1, 5]: every network is trained"
+        " for each of them, NAME for the shortest, NAME_h5 for five sessions",
+    )
     seeds: tuple[int, ...] = Field(
         (0, 1), min_length=1, description="one network of each kind is trained for each"
     )
@@ -272,6 +276,62 @@ class ModelSettings(Spec):
     sentiment: SentimentSpec = Field(
         SentimentSpec(members=1), description="one network reads for the pipeline; more take longer"
     )
+
+    @field_validator("horizon", mode="before")
+    @classmethod
+    def _shortest_first(cls, value: object) -> object:
+        """One horizon is a number, however it was written: recipes are told apart by it."""
+        several = value if isinstance(value, list | tuple) else str(value).split(",")
+        written = [str(part).strip() for part in several]
+        if not written or not all(re.fullmatch(r"[1-9]\d*", part) for part in written):
+            raise ValueError("give a number of sessions from 1 on, or a list of them, as [1, 5]")
+        horizons = sorted(set(map(int, written)))
+        return tuple(horizons) if len(horizons) > 1 else horizons[0]
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> ModelSettings:
+        named = [name for part in self.by_horizon() for name in part.networks]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(
+                f"the network {twice[0]!r} has the name of one that horizon {list(self.horizons)}"
+                " adds: call it something else"
+            )
+        return self
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Sessions ahead that are forecast, the shortest first."""
+        return (self.horizon,) if isinstance(self.horizon, int) else self.horizon
+
+    @property
+    def base_horizon(self) -> int:
+        """The shortest horizon: what all forecasts are brought to, and positions are sized by."""
+        return self.horizons[0]
+
+    def by_horizon(self) -> tuple[ModelSettings, ...]:
+        """The same for each horizon alone, under the names that networks have there."""
+        if len(self.horizons) == 1:
+            return (self,)
+        base, *further = self.horizons
+        return (
+            self.model_copy(update={"horizon": base}),
+            *(
+                self.model_copy(
+                    update={
+                        "horizon": horizon,
+                        "networks": {
+                            f"{name}_h{horizon}": network for name, network in self.networks.items()
+                        },
+                    }
+                )
+                for horizon in further
+            ),
+        )
+
+    @property
+    def slots(self) -> dict[str, NetworkSpec]:
+        """Every network of every horizon by its name."""
+        return {name: spec for part in self.by_horizon() for name, spec in part.networks.items()}
 
 
 class BacktestSpec(Spec):

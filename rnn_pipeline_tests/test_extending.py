@@ -142,9 +142,10 @@ def test_a_network_is_a_table_of_the_settings() -> None:
     (fragment,) = [
         block.code for block in blocks("docs/how-to/network.md") if block.language == "toml"
     ]
-    networks = ModelSettings(**tomllib.loads(fragment)["model"]).networks
+    model = ModelSettings(**tomllib.loads(fragment)["model"])
+    networks = model.networks
     assert list(networks) == ["small_gru", "deep_lstm", "shared"]
-    assets = [forecaster(name, network) for name, network in networks.items()]
+    assets = [forecaster(name, model) for name in networks]
     assert [asset.key.to_user_string() for asset in assets] == [
         *("small_gru_forecaster", "deep_lstm_forecaster", "shared_forecaster")
     ]

@@ -47,7 +47,7 @@ def read_report(store: Warehouse) -> Report:
         news_sentiment=store.rows("news_sentiment", **mine),
         forecasts=store.rows("walk_forward_forecasts", **mine),
         quantiles=store.rows("walk_forward_quantiles", **mine),
-        targets=store.rows("targets", horizon=SETTINGS.model.horizon, **mine),
+        targets=store.rows("targets", horizon=list(SETTINGS.model.horizons), **mine),
         baselines=store.rows("walk_forward_baselines", **mine),
         trials=store.rows("trials", **mine),
         trading_signals=store.rows("trading_signals", **mine),

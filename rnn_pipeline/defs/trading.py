@@ -73,7 +73,7 @@ def price_signals(
     new = forecast_new_sessions(store, market.calendar, span, context.run.run_id)
     forecasts = _heard(warehouse, market, span)
     evidence = store.rows("evidence", ticker=span.tickers)
-    signals = fusion.price_signals(forecasts, evidence)
+    signals = fusion.price_signals(forecasts, evidence, SETTINGS.model.base_horizon)
     if len(signals):
         days = (span.first - _LOOK_BACK, span.last)
         features = store.rows("model_features", ticker=span.tickers, session=days)
@@ -127,7 +127,7 @@ def trading_signals(
     news = fusion.with_folds(store.rows("news_sentiment", **_of(span)), forecasts)
     evidence = store.rows("evidence", ticker=span.tickers)
     sources = [
-        fusion.price_sources(forecasts, evidence),
+        fusion.price_sources(forecasts, evidence, SETTINGS.model.base_horizon),
         fusion.sentiment_sources(news, evidence),
     ]
     added = fusion.contributions(

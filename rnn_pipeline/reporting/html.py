@@ -217,9 +217,8 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
         # Nothing was forecast. A frame without rows has no dtypes worth joining on.
         return Table(EVIDENCE_COLUMNS, ()), Table(POOLED_COLUMNS, ()), Table(METRIC_COLUMNS, ())
     frame = pd.concat([report.metrics.assign(ticker=POOLED), report.metrics_by_ticker])
-    zero = frame.loc[frame["model"] == "zero", ["ticker", "mse"]]
-    frame = frame.merge(zero, on="ticker", how="left", suffixes=("", "_zero"))
-    frame["mse_ratio"] = frame["mse"] / frame["mse_zero"]
+    # Over the outcomes of the model's own horizon, the shortest or not.
+    frame["mse_ratio"] = 1.0 - frame["r2_vs_zero"]
     frame = without_level_errors(frame)
     graded = pd.concat([report.evidence, report.pooled_evidence.assign(ticker=POOLED)])
     frame = frame.merge(graded[["ticker", "model", "trials", "p_value", "grade"]], how="left")

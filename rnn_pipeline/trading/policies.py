@@ -55,12 +55,13 @@ def evidence(sources: pd.DataFrame, spec: TradingSpec, history: History) -> pd.D
 def threshold(sources: pd.DataFrame, spec: TradingSpec, history: History) -> pd.DataFrame:
     """The rule of the tutorials: act on the expected return, whatever the evidence.
 
-    The mean forecast's simple return, ``exp(forecast) - 1``, is BUY above ``buy_return`` and SELL
-    below ``sell_return``: there the signal reaches ``buy_above`` or ``sell_below``. Sentiment does
-    not count. The grade stands beside it, and without one nothing is held.
+    The mean forecast's simple return over the shortest horizon, ``exp(expected) - 1``, is BUY above
+    ``buy_return`` and SELL below ``sell_return``: there the signal reaches ``buy_above`` or
+    ``sell_below``. Sentiment does not count. The grade stands beside it, and without one nothing is
+    held.
     """
     price = (sources["source"] != SENTIMENT) & ~sources["abstains"]
-    said = sources["forecast"].where(price)
+    said = sources["expected"].where(price)
     groups = said.groupby([sources[name] for name in _MOMENT])
     rises = groups.transform("mean") > 0
     unit = np.where(
@@ -160,7 +161,8 @@ def _shares(own: pd.DataFrame, known: pd.DataFrame, penalty: float) -> dict[str,
 
     Args:
         own: rows of the graded sources in this fold; each has one deviation throughout.
-        known: the ticker's history with known outcomes.
+        known: the ticker's history with known outcomes. The outcome of a session is the return over
+            the shortest horizon; a session counts when those of all its sources have come.
         penalty: of :func:`fit_shares`.
     """
     from threadpoolctl import threadpool_limits
@@ -173,7 +175,8 @@ def _shares(own: pd.DataFrame, known: pd.DataFrame, penalty: float) -> dict[str,
     told = told.reindex(columns=deviations.index)
     if SENTIMENT in told:
         told[SENTIMENT] = told[SENTIMENT].fillna(0.0)
-    outcome = known.drop_duplicates("session").set_index("session")["actual"].reindex(told.index)
+    soonest = known[known["horizon"] == known["horizon"].min()].drop_duplicates("session")
+    outcome = soonest.set_index("session")["actual"].reindex(told.index)
     whole = told.notna().all(axis=1) & outcome.notna()
     if not whole.any():
         return dict.fromkeys(deviations.index, 0.0)

@@ -68,7 +68,7 @@ def frames() -> dict[str, pd.DataFrame]:
     targets = bars()[["ticker", "session"]]
     return {
         "quantiles": gru.assign(level=0.9, quantile=0.01),
-        "targets": targets.assign(target=np.resize([0.01, 0.02, -0.01], len(targets))),
+        "targets": targets.assign(horizon=1, target=np.resize([0.01, 0.02, -0.01], len(targets))),
         "bars": bars(),
         "forecasts": forecasts(("lstm", "gru"), (0, 1), slice(20, 330)),
         "baselines": forecasts(("zero", "ridge"), (0,), slice(20, 325)),

@@ -22,6 +22,7 @@ def sources(*said: tuple[str, float, float, str], session=SESSIONS[0], fold=1) -
         ticker="AAA",
         session=session,
         fold=fold,
+        expected=frame["forecast"],
         forecast_std=0.01,
         evidence_weight=frame["grade"].map(weights),
         abstains=False,
