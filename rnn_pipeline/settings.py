@@ -12,11 +12,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 import tomllib
 from datetime import date
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -48,11 +50,38 @@ SECRETS = ("smtp_user", "smtp_password", "webhook_token")
 
 SOURCES = ("sample", "yahoo", "files")
 """The sources that come with the package."""
-_OWN_SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+POLICIES = ("evidence", "threshold", "stacking")
+"""The policies that come with the package: functions of ``trading/policies.py``."""
+_OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class SettingsError(ValueError):
     """A setting is unknown or out of range; the message names the key and the value."""
+
+
+class OwnCodeError(ValueError):
+    """Code of one's own that the settings name cannot be loaded."""
+
+
+def is_own_code(text: str) -> bool:
+    """Whether a setting names code of one's own, as ``module:name``."""
+    return _OWN.fullmatch(text) is not None
+
+
+def load_own_code(path: str) -> Any:
+    """What ``module:name`` names, the module found in the working directory or where installed.
+
+    Raises:
+        OwnCodeError: there is no such module, it cannot be imported, or has nothing of that name.
+    """
+    module, _, name = path.partition(":")
+    # An installed command does not look there by itself, unlike ``python -m``.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise OwnCodeError(f"{path!r} cannot be loaded: {error}") from None
 
 
 class Spec(BaseModel):
@@ -344,10 +373,11 @@ class BacktestSpec(Spec):
 class TradingSpec(Spec):
     """From forecasts to a signal, from a signal to a position, and from that to orders."""
 
-    policy: Literal["evidence", "threshold", "stacking"] = Field(
+    policy: str = Field(
         "evidence",
-        description="how sources become one signal: by their evidence, by the tutorial's thresholds"
-        " of the expected return, or by shares learned from earlier folds",
+        description="how sources become one signal: evidence, by what they have shown; threshold,"
+        " the tutorial's, of the expected return; stacking, by shares learned from earlier folds;"
+        " module:function: your own, see trading/policies.py",
     )
     buy_above: float = Field(0.2, gt=0, le=1, description="a signal above this is BUY")
     sell_below: float = Field(-0.2, ge=-1, lt=0, description="a signal below this is SELL")
@@ -420,6 +450,16 @@ class TradingSpec(Spec):
     lot: float = Field(1.0, gt=0, description="shares are ordered in multiples of this")
     min_order: float = Field(100.0, ge=0, description="orders worth less than this are left out")
 
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, value: str) -> str:
+        if value not in POLICIES and not is_own_code(value):
+            raise ValueError(
+                f"there is none of that name: use {', '.join(POLICIES)}, or module:function for"
+                " your own"
+            )
+        return value
+
 
 class PaperSpec(Spec):
     """The paper account: decisions traded on paper as bars arrive."""
@@ -452,6 +492,16 @@ class AlertSpec(Spec):
     webhook: SecretStr | None = Field(
         None, description="address that alerts are posted to as JSON; empty: none"
     )
+    hooks: tuple[str, ...] = Field(
+        (), description="ways of your own, as module:function, see alerts.py; empty: none"
+    )
+
+    @field_validator("hooks")
+    @classmethod
+    def _own_code(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [path for path in value if not is_own_code(path)]:
+            raise ValueError(f"{wrong[0]!r} is no function: write module:function")
+        return value
 
 
 class OperationsSpec(Spec):
@@ -554,7 +604,7 @@ class Settings(BaseSettings):
     @field_validator("source")
     @classmethod
     def _known_source(cls, value: str) -> str:
-        if value not in SOURCES and not _OWN_SOURCE.fullmatch(value):
+        if value not in SOURCES and not is_own_code(value):
             raise ValueError(
                 f"there is none of that name: use {', '.join(SOURCES)}, or module:Class for your"
                 " own"

@@ -20,9 +20,9 @@ from rnn_pipeline.evidence.significance import with_sentiment
 from rnn_pipeline.settings import Grade, TradingSpec
 from rnn_pipeline.trading.policies import (
     HISTORY_COLUMNS,
-    POLICIES,
     SENTIMENT,
     History,
+    answer_of,
     standardise,
 )
 
@@ -335,7 +335,7 @@ def contributions(
     rows = sources.merge(price[_KEYS].assign(abstains=disagree), on=_KEYS)
     rows["abstains"] &= rows["source"] != SENTIMENT
     rows = rows.sort_values([*_KEYS, "source"], ignore_index=True)
-    answer = POLICIES[spec.policy](rows, spec, history)
+    answer = answer_of(spec.policy, rows, spec, history)
     rows = rows.assign(standardised=answer["standardised"], weight=answer["weight"])
     signal = (rows["weight"] * rows["standardised"]).groupby([rows[key] for key in _KEYS])
     # Dividing by 1 where nothing exceeds a full signal leaves every bit as it is; adding 0.0 turns

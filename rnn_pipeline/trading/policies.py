@@ -1,4 +1,4 @@
-"""Policies: how much each source may say. A policy is one function, registered in `POLICIES`.
+"""Policies: how much each source may say. A policy is one function, which the settings name.
 
 A policy is given the sources of some tickers and sessions and answers, for each, what it says on a
 common scale and how much that weighs; the product is the source's contribution to the signal.
@@ -6,14 +6,15 @@ common scale and how much that weighs; the product is the source's contribution 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from rnn_pipeline.evidence.layouts import require
-from rnn_pipeline.settings import TradingSpec
+from rnn_pipeline.settings import OwnCodeError, TradingSpec, is_own_code, load_own_code
 
 FULL_SIGNAL = 2.0
 """Standard deviations of a source's own earlier forecasts that make a full signal."""
@@ -23,6 +24,9 @@ HISTORY_COLUMNS = (
     "ticker", "session", "fold", "source", "horizon", "forecast", "actual", "target_session",
 )  # fmt: skip
 
+ANSWER = ("standardised", "weight")
+"""What a policy says of a source: on a scale where 1 is a full signal, and how much it counts."""
+
 _MOMENT = ["ticker", "session"]
 
 History = Callable[[], pd.DataFrame]
@@ -30,7 +34,8 @@ History = Callable[[], pd.DataFrame]
 
 Policy = Callable[[pd.DataFrame, TradingSpec, History], pd.DataFrame]
 """Source rows (``fusion.SOURCE_COLUMNS`` and ``abstains``), settings and history to two columns
-under the same index: ``standardised`` (on a scale where 1 is a full signal) and ``weight``."""
+under the same index, `ANSWER`. A row's answer must rest on its own ticker and session and on what
+was known of earlier folds alone; the look-ahead test runs it like everything else."""
 
 
 def evidence(sources: pd.DataFrame, spec: TradingSpec, history: History) -> pd.DataFrame:
@@ -112,12 +117,42 @@ def stacking(sources: pd.DataFrame, spec: TradingSpec, history: History) -> pd.D
     return pd.DataFrame({"standardised": sources["standardised"], "weight": weight})
 
 
-POLICIES: Mapping[str, Policy] = {
-    "evidence": evidence,
-    "threshold": threshold,
-    "stacking": stacking,
-}
-"""Name in the settings (``trading.policy``) to policy; a new one is entered here and there."""
+def load_policy(name: str) -> Policy:
+    """The policy of a name.
+
+    Args:
+        name: ``trading.policy``: of a function here, or ``module:function`` of one's own.
+
+    Raises:
+        ValueError: it cannot be loaded, or is no function; the message names the setting.
+    """
+    try:
+        policy = load_own_code(name if is_own_code(name) else f"{__name__}:{name}")
+    except OwnCodeError as error:
+        raise ValueError(f"setting trading.policy: {error}") from None
+    if not callable(policy):
+        raise ValueError(f"setting trading.policy: {name!r} is no function but {policy!r}")
+    return cast(Policy, policy)
+
+
+def answer_of(
+    name: str, sources: pd.DataFrame, spec: TradingSpec, history: History
+) -> pd.DataFrame:
+    """Ask the policy of a name, and check what it answers.
+
+    Raises:
+        ValueError: the policy cannot be loaded (see :func:`load_policy`), or its answer has other
+            rows than ``sources``, lacks a column or holds what is no number.
+    """
+    answer = load_policy(name)(sources, spec, history)
+    if not answer.index.equals(sources.index):
+        raise ValueError(
+            f"setting trading.policy: {name!r} answers for other rows than it was asked about: keep"
+            " the index of the sources"
+        )
+    told = sources[_MOMENT].assign(**{column: answer.get(column) for column in ANSWER})
+    require(told, f"the answer of trading.policy {name!r}", ANSWER, finite=ANSWER)
+    return answer
 
 
 def standardise(forecast: pd.Series, deviation: pd.Series | float) -> pd.Series:
