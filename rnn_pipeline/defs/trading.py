@@ -28,7 +28,16 @@ from rnn_pipeline.trading import decisions, fusion, lineage
 _LOOK_BACK = timedelta(days=3 * SETTINGS.model.lookback + 30)
 
 #: What tells a user why a signal is what it is.
-_WHY = ["ticker", "source", "forecast", "standardised", "grade", "weight", "contribution"]
+_WHY = [
+    "ticker",
+    "source",
+    "horizon",
+    "forecast",
+    "standardised",
+    "grade",
+    "weight",
+    "contribution",
+]
 
 _LABELS = ("BUY", "HOLD", "SELL")
 

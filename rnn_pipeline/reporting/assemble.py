@@ -65,7 +65,10 @@ def assemble(
     baselines: pd.DataFrame,
     trials: pd.DataFrame,
     trading_signals: pd.DataFrame,
+    contributions: pd.DataFrame,
     decisions: pd.DataFrame,
+    paper: pd.DataFrame,
+    fills: pd.DataFrame,
     statuses: pd.DataFrame,
     fold_table: pd.DataFrame,
     history: pd.DataFrame,
@@ -88,7 +91,10 @@ def assemble(
             the shortest horizon are shown.
         trials: the ledger of what was tried; empty: each model and seed is a trial.
         trading_signals: of all sessions.
+        contributions: signal_contributions; those of the newest decisions are shown.
         decisions: trading_decisions of all sessions; the account trades their positions.
+        paper: the paper account, of all sessions.
+        fills: paper_fills.
         statuses: ticker, status: tickers without decisions, and why.
         fold_table: fold, role, first_session, last_session.
         history: loss curves.
@@ -119,8 +125,9 @@ def assemble(
     counts = bars.groupby("ticker")["session"].agg(["size", "min", "max"]).reset_index()
     counts.columns = pd.Index(["ticker", "bars", "first_session", "last_session"])
     told = headlines.groupby("ticker").size()
+    session = (decisions if len(decisions) else bars)["session"].max()
     return Report(
-        session=(decisions if len(decisions) else bars)["session"].max(),
+        session=session,
         source=settings.source,
         decisions=current_decisions(decisions),
         statuses=statuses,
@@ -149,6 +156,9 @@ def assemble(
         cost_bps=settings.backtest.cost_bps,
         bars=bars,
         trading_signals=trading_signals,
+        contributions=contributions[contributions["session"] == session],
+        paper=paper,
+        missed_fills=fills[fills["missed"] != ""],
         news_sentiment=news_sentiment,
         headlines=headlines.dropna(subset="score"),
         sentiment_metrics=sentiment_metrics,
