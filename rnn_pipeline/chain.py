@@ -192,7 +192,7 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
             ]
         ),
         settings.trading,
-        lambda: fusion.source_history(known, sentiment),
+        lambda tickers: fusion.source_history(known[known["ticker"].isin(tickers)], sentiment),
     )
     signals = stages.trading_signals(from_price, from_news, added, settings.trading)
     market = stages.market(

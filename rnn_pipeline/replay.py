@@ -212,7 +212,7 @@ def replay(
         price,
         pd.concat(sources),
         settings.trading,
-        lambda: fusion.source_history(history, all_news),
+        lambda _: fusion.source_history(history, all_news),
     )
     fused = fusion.fuse(price, news, added, settings.trading)
     made_by = fused_lineage(

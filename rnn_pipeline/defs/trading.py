@@ -1,5 +1,6 @@
 """Signals from forecasts and sentiment, their fusion, and what to do about it."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, get_args
 
@@ -140,7 +141,7 @@ def trading_signals(
         fusion.sentiment_sources(news, evidence),
     ]
     added = fusion.contributions(
-        price, pd.concat(sources), SETTINGS.trading, lambda: _history(warehouse, span)
+        price, pd.concat(sources), SETTINGS.trading, lambda tickers: _history(warehouse, tickers)
     )
     signals = fusion.fuse(price, sentiment, added, SETTINGS.trading)
     signals = signals.merge(lineage.fused_lineage(price, sentiment), on=["ticker", "session"])
@@ -224,10 +225,11 @@ def _heard(warehouse: WarehouseResource, market: MarketResource, span: Span) -> 
     )
 
 
-def _history(warehouse: WarehouseResource, span: Span) -> pd.DataFrame:
-    """What the sources of the span's tickers ever said, for a policy that learns."""
-    store = warehouse.store
+def _history(warehouse: WarehouseResource, tickers: Collection[str]) -> pd.DataFrame:
+    """What the sources of tickers ever said, for a policy that learns."""
     return fusion.source_history(
-        store.rows("recipe_forecasts", ticker=span.tickers),
-        store.rows("news_sentiment", ticker=span.tickers),
+        *(
+            warehouse.store.rows(name, ticker=list(tickers))
+            for name in ("recipe_forecasts", "news_sentiment")
+        )
     )

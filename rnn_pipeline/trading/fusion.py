@@ -314,8 +314,8 @@ def contributions(
         price: from :func:`price_signals`.
         sources: :func:`price_sources` and :func:`sentiment_sources`, one below the other.
         spec: the policy and its settings.
-        history: gives :func:`source_history` of the tickers, the folds of ``sources`` included, to
-            a policy that asks for it.
+        history: gives :func:`source_history` of tickers, the folds of ``sources`` included, to a
+            policy that asks for it.
 
     Returns:
         A signal_contributions frame sorted by ticker, session and source, one row per row of

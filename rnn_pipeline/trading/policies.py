@@ -6,7 +6,7 @@ common scale and how much that weighs; the product is the source's contribution 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import cast
 
 import numpy as np
@@ -29,8 +29,9 @@ ANSWER = ("standardised", "weight")
 
 _MOMENT = ["ticker", "session"]
 
-History = Callable[[], pd.DataFrame]
-"""Reads what the sources said before, beside what came of it (`HISTORY_COLUMNS`)."""
+History = Callable[[Collection[str]], pd.DataFrame]
+"""Reads what the sources of some tickers said before, beside what came of it (`HISTORY_COLUMNS`).
+It reads years for a day: ask for those tickers alone for whom something is learned."""
 
 Policy = Callable[[pd.DataFrame, TradingSpec, History], pd.DataFrame]
 """Source rows (``fusion.SOURCE_COLUMNS`` and ``abstains``), settings and history to two columns
@@ -96,14 +97,16 @@ def stacking(sources: pd.DataFrame, spec: TradingSpec, history: History) -> pd.D
     """
     allowed = _allowed(sources)
     weight = pd.Series(0.0, index=sources.index)
-    if (allowed > 0).any():
-        past = history()
+    heard = sorted(sources.loc[allowed > 0, "ticker"].unique())
+    if heard:
+        past = history(heard)
         require(past, "history", HISTORY_COLUMNS)
         keys = ["ticker", "fold"]
         seen = pd.concat([past[[*keys, "session"]], sources[[*keys, "session"]]])
         begins = seen.groupby(keys)["session"].min()
         by_ticker = dict(iter(past.groupby("ticker")))
-        for (ticker, fold), own in sources[sources["grade"] != "none"].groupby(keys):
+        graded = sources[(sources["grade"] != "none") & sources["ticker"].isin(heard)]
+        for (ticker, fold), own in graded.groupby(keys):
             known = by_ticker.get(ticker, past.iloc[:0])
             known = known[known["target_session"] < begins[ticker, fold]]
             shares = _shares(own, known, spec.stacking_penalty)

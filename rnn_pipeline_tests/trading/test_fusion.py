@@ -1,3 +1,5 @@
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +25,7 @@ from rnn_pipeline.trading.policies import load_policy
 SPEC = TradingSpec(min_agreement=0.0)
 
 
-def no_history() -> pd.DataFrame:
+def no_history(tickers: Collection[str]) -> pd.DataFrame:
     raise AssertionError("this policy does not learn")
 
 
