@@ -152,9 +152,11 @@ def stages(
 class Days(dg.Config):
     """Which sessions, and whose."""
 
-    first: str = Field("", description="first session, as 2024-01-31; empty: the settings' first")
-    last: str = Field("", description="last session; empty: that data can exist for")
-    tickers: list[str] = Field([], description="empty: all that have a partition")
+    first: str = Field(
+        default="", description="first session, as 2024-01-31; empty: the settings' first"
+    )
+    last: str = Field(default="", description="last session; empty: that data can exist for")
+    tickers: list[str] = Field(default=[], description="empty: all that have a partition")
 
     def stages(self, instance: dg.DagsterInstance) -> list[tuple[str, dict[str, str]]]:
         """The jobs of the whole graph for these days."""
@@ -344,9 +346,7 @@ def first_cause(failures: Iterable[dg.DagsterEvent]) -> str:
     return ""
 
 
-@dg.sensor(
-    job=renew, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING
-)
+@dg.sensor(job=renew, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
 def universe(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Keep the ticker partitions as the settings' file has them now, and fill those of new ones."""
     settings = load_settings()
@@ -400,6 +400,7 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
     """
     cursor = int(context.cursor or 0)
     touched: dict[str, tuple[date, date]] = {}
+    goes_on: dict[str, bool] = {}
     newest = cursor
     for name in _SOURCES:
         records = context.instance.fetch_materializations(
@@ -409,7 +410,9 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
         ).records
         for record in records:
             newest = max(newest, record.storage_id)
-            if record.partition_key is None or not _changed(context.instance, record):
+            if record.run_id not in goes_on:  # a run has thousands of partitions
+                goes_on[record.run_id] = _goes_on(context.instance, record.run_id)
+            if record.partition_key is None or goes_on[record.run_id] or not _changed(record):
                 continue
             key = TICKER_BY_DATE.get_partition_key_from_str(record.partition_key).keys_by_dimension
             day = date.fromisoformat(key["date"])
@@ -420,11 +423,16 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
     context.update_cursor(str(newest))
 
 
-def _changed(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> bool:
-    """Whether a materialization brought rows, in a run that goes no further than raw data."""
+def _goes_on(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a run goes on from raw data to signals itself, or is not known any more."""
+    run = instance.get_run_by_id(run_id)
+    return run is None or run.job_name in {"daily", "refresh"}
+
+
+def _changed(record: dg.EventLogRecord) -> bool:
+    """Whether a materialization brought rows."""
     materialization = record.asset_materialization
-    run = instance.get_run_by_id(record.run_id)
-    if materialization is None or run is None or run.job_name in {"daily", "refresh"}:
+    if materialization is None:
         return False
     counts = (materialization.metadata.get(name) for name in ("inserted", "revised"))
     return any(count is not None and count.value for count in counts)

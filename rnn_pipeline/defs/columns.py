@@ -44,7 +44,7 @@ _MEANING = {
     "news_id": "of the story",
     "published_at": "by the provider (UTC)",
     "first_seen_at": "when the pipeline first met it (UTC)",
-    "usable_at": "the later of published and first seen; a session uses what is usable at its close",
+    "usable_at": "later of published and first seen; a session has what is usable at its close",
     "title": "headline",
     "summary": "first words of the story",
     "url": "address of the story",
@@ -112,13 +112,15 @@ _MEANING = {
     "exposure": "sum of absolute weights",
 }
 
+#: Features of a ticker's own bars.
+_OWN = (*catalogue.DECLARED, *price.MOVING_AVERAGES)
 _BARS = ("open", "high", "low", "close", "adj_close", "volume")
 
 
 def features() -> dict[str, str]:
     """Every declared feature of prices, with its formula."""
-    own = (*catalogue.DECLARED, *price.MOVING_AVERAGES)
-    return {feature.name: feature.formula for feature in (*own, *CROSS_FEATURES)}
+    own = {feature.name: feature.formula for feature in _OWN}
+    return own | {feature.name: feature.formula for feature in CROSS_FEATURES}
 
 
 def columns_of(asset: str) -> dict[str, tuple[str, str]]:
@@ -150,12 +152,8 @@ def sources_of(asset: str) -> dict[str, list[tuple[str, str]]]:
     """Columns of the asset with the columns of other assets that they are made from."""
     match asset:
         case "price_features":
-            compared = {feature.name: feature.base for feature in CROSS_FEATURES}
-            own = {
-                feature.name: feature.source
-                for feature in (*catalogue.DECLARED, *price.MOVING_AVERAGES)
-            }
-            made = own | {name: own[base] for name, base in compared.items()}
+            own = {feature.name: feature.source for feature in _OWN}
+            made = own | {feature.name: own[feature.base] for feature in CROSS_FEATURES}
             return {name: _from("raw_ohlcv", columns) for name, columns in made.items()}
         case "news_sentiment":
             text = _from("raw_news", ("title", "usable_at"))
@@ -186,9 +184,8 @@ def sources_of(asset: str) -> dict[str, list[tuple[str, str]]]:
         case "trading_decisions":
             sized = [("trading_signals", "signal"), ("price_features", "volatility_20")]
             same = ("forecast", "sentiment", "signal", "label", "grade")
-            return {name: [("trading_signals", name)] for name in same} | {
-                name: sized for name in ("position", "action")
-            }
+            sizes = dict.fromkeys(("position", "action"), sized)
+            return sizes | {name: [("trading_signals", name)] for name in same}
         case "paper_account":
             traded = [("trading_decisions", "position"), *_from("raw_ohlcv", _BARS[:1] + _BARS[4:])]
             return dict.fromkeys(("equity", "promise"), traded)
@@ -201,7 +198,7 @@ def _from(asset: str, columns: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def with_columns(spec: dg.AssetSpec) -> dg.AssetSpec:
-    """The asset with its owner, and with its table's columns, units and lineage where it has one."""
+    """The asset with its owner, and with the columns, units and lineage of its table."""
     asset = spec.key.to_user_string()
     columns = columns_of(asset)
     metadata: dict[str, object] = {}
