@@ -10,8 +10,6 @@ Then 1,000 partitions in one run beside 1,000 runs (three are run, the rest is t
 with ``--demo`` the share of the demo's time that is spent in the bodies of its assets.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json
@@ -114,10 +112,15 @@ def run_probe(instance: Any, tickers: list[str], *days: date) -> None:
     from rnn_pipeline.defs.partitions import range_tags
 
     job = dg.define_asset_job("taken_in", [probe()], executor_def=dg.in_process_executor)
-    resolved = dg.Definitions([probe()], jobs=[job], loggers={"console": quiet()}).resolve_job_def(
+    resolved = dg.Definitions([probe()], jobs=[job], loggers={"silent": quiet()}).resolve_job_def(
         "taken_in"
     )
-    assert resolved.execute_in_process(instance=instance, tags=range_tags(tickers, *days)).success
+    done = resolved.execute_in_process(
+        instance=instance,
+        tags=range_tags(tickers, *days),
+        run_config={"loggers": {"silent": {}}},
+    )
+    assert done.success
 
 
 def quiet() -> Any:

@@ -528,7 +528,13 @@ def test_the_columns_shown_are_those_of_the_table(store):
         assert len(set(shown)) == len(shown)
 
 
-def test_columns_come_from_columns_that_are_there():
+def test_columns_come_from_columns_that_are_there_and_say_so():
+    told = {
+        (name, column.name): column.description
+        for name, spec in specs().items()
+        if "dagster/column_schema" in spec.metadata
+        for column in spec.metadata["dagster/column_schema"].columns
+    }
     shown = {
         name: {column.name for column in spec.metadata["dagster/column_schema"].columns}
         for name, spec in specs().items()
@@ -539,7 +545,9 @@ def test_columns_come_from_columns_that_are_there():
         for column, sources in (lineage.deps_by_column if lineage else {}).items():
             assert column in shown[name], (name, column)
             for source in sources:
-                assert source.column_name in shown[source.asset_key.to_user_string()], source
+                origin = source.asset_key.to_user_string()
+                assert source.column_name in shown[origin], source
+                assert f"{origin}." in told[name, column] or f"{origin} (" in told[name, column]
     assert specs()["trading_signals"].metadata["dagster/column_lineage"]
 
 

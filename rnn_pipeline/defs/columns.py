@@ -4,7 +4,7 @@ The layout is that of the warehouse's schema; the features declare themselves. W
 said once here, since a column keeps its name from table to table.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 
@@ -197,18 +197,32 @@ def _from(asset: str, columns: Iterable[str]) -> list[tuple[str, str]]:
     return [(asset, column) for column in columns if column != "session"]
 
 
+def _origin(sources: Sequence[tuple[str, str]] | None) -> str:
+    if not sources:
+        return ""
+    assets = list(dict.fromkeys(asset for asset, _ in sources))
+    told = [
+        f"{asset}.{own[0]}" if len(own) == 1 else f"{asset} ({', '.join(own)})"
+        for asset in assets
+        for own in ([column for source, column in sources if source == asset],)
+    ]
+    return f"; from {', '.join(told)}"
+
+
 def with_columns(spec: dg.AssetSpec) -> dg.AssetSpec:
     """The asset with its owner, and with the columns, units and lineage of its table."""
     asset = spec.key.to_user_string()
     columns = columns_of(asset)
     metadata: dict[str, object] = {}
+    made = sources_of(asset)
     if columns:
+        # Dagster's open-source pages show columns, but not their lineage: say it there, too.
         schema = [
-            dg.TableColumn(name, type=kind.lower(), description=meaning)
+            dg.TableColumn(name, type=kind.lower(), description=meaning + _origin(made.get(name)))
             for name, (kind, meaning) in columns.items()
         ]
         metadata["dagster/column_schema"] = dg.TableSchema(schema)
-    if made := sources_of(asset):
+    if made:
         metadata["dagster/column_lineage"] = dg.TableColumnLineage(
             {
                 name: [dg.TableColumnDep(dg.AssetKey(source), column) for source, column in origins]

@@ -175,6 +175,7 @@ def model_features(
     rows = model.model_features(prices, store.rows("news_sentiment", **days), COLUMNS)
     with store.batch() as batch:
         batch.replace("model_features", rows.assign(run_id=context.run.run_id), **days)
+    show(context, newest=table(rows.groupby("ticker").tail(1), ["ticker", "session", *COLUMNS[:8]]))
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),

@@ -110,6 +110,8 @@ def sentiment_signals(
     signals = fusion.sentiment_signals(rows, store.rows("evidence", ticker=span.tickers))
     signals = signals.merge(lineage.sentiment_lineage(sentiment), on=["ticker", "session"])
     _write(warehouse, context, "sentiment_signals", signals, span)
+    newest = signals.groupby("ticker").tail(1)
+    show(context, newest=table(newest, ["ticker", "session", "signal", "weight", "grade"]))
     return dg.MaterializeResult(metadata={**ranges(signals), **_grades(signals)})
 
 
