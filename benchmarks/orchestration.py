@@ -258,12 +258,21 @@ def launches(instance: Any, address: str, tickers: list[str], keys: list[str]) -
     return found
 
 
+class Found(dict[str, Any]):
+    """Figures that are told as they come: the whole takes minutes."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        print(f"{name}: {json.dumps(value)}", file=sys.stderr, flush=True)
+        super().__setitem__(name, value)
+
+
 def at_size(chromium: str | None) -> dict[str, Any]:
     """All of one size, with the settings in force."""
     from rnn_pipeline import cli
     from rnn_pipeline.defs.partitions import DATES, SETTINGS, register_tickers
 
-    found: dict[str, Any] = {"loading": loading()}
+    found = Found()
+    found["loading"] = loading()
     with cli.prepare(SETTINGS) as instance:
         tickers = register_tickers(instance, SETTINGS)
         keys = list(DATES.get_partition_keys())
@@ -276,15 +285,13 @@ def at_size(chromium: str | None) -> dict[str, Any]:
         found["ticks"] = ticks(instance)
         with webserver() as address:
             found["launching"] = launches(instance, address, tickers, keys)
-            if chromium:
-                found["pages"] = {
-                    name: page(address, path, text, chromium)
-                    for name, path, text in (
-                        ("asset", f"/assets/{PROBED}", "Latest materialization"),
-                        ("asset, partitions", f"/assets/{PROBED}?view=partitions", "[date]"),
-                        ("graph", "/asset-groups", "trading_signals"),
-                    )
-                }
+            for name, path, text in (
+                ("asset", f"/assets/{PROBED}", "Latest materialization"),
+                ("asset, partitions", f"/assets/{PROBED}?view=partitions", "ticker"),
+                ("graph", "/asset-groups", "evidence"),
+            ):
+                if chromium:
+                    found[f"page: {name}"] = page(address, path, text, chromium)
     return found
 
 

@@ -144,6 +144,15 @@ def test_a_range_is_a_rectangle_of_tickers_and_days(instance):
     assert span(instance, tags) == partitions.Span(tickers[:2], date(2011, 1, 1), date(2011, 4, 30))
 
 
+def test_a_person_finds_a_run_by_its_tickers_and_sessions():
+    day, month = date(2013, 2, 28), date(2013, 2, 1)
+    one = partitions.range_tags(["FB"], day, day)
+    assert (one["tickers"], one["sessions"]) == ("FB", "2013-02-28")
+    range_ = partitions.range_tags(["AAPL", "FB", "MSFT"], month, day)
+    assert (range_["tickers"], range_["sessions"]) == ("AAPL to MSFT", "2013-02-01 to 2013-02-28")
+    assert "sessions" not in partitions.range_tags(["FB"])
+
+
 def test_the_newest_partition_ends_with_the_data(instance):
     partitions.register_tickers(instance, partitions.SETTINGS)
     tags = partitions.range_tags(["FB"], date(2013, 3, 1), date(2013, 3, 1))

@@ -146,15 +146,22 @@ def range_tags(
 ) -> dict[str, str]:
     """Run tags for all partitions of tickers that follow each other, over a range of days.
 
-    Without days the range is one over tickers alone.
+    Without days the range is one over tickers alone. Beside what Dagster reads stands what a person
+    looks for in the list of runs: ``tickers`` and ``sessions``.
     """
     start, end = tickers[0], tickers[-1]
+    told = {"tickers": _from_to(start, end)}
     if first is not None and last is not None:
         keys = DATES.get_partition_keys()
         begin = max((key for key in keys if key <= first.isoformat()), default=keys[0])
         finish = max((key for key in keys if key <= last.isoformat()), default=keys[0])
         start, end = f"{begin}|{start}", f"{finish}|{end}"
-    return {ASSET_PARTITION_RANGE_START_TAG: start, ASSET_PARTITION_RANGE_END_TAG: end}
+        told["sessions"] = _from_to(f"{first}", f"{last}")
+    return told | {ASSET_PARTITION_RANGE_START_TAG: start, ASSET_PARTITION_RANGE_END_TAG: end}
+
+
+def _from_to(first: str, last: str) -> str:
+    return first if first == last else f"{first} to {last}"
 
 
 def check_size(settings: Settings) -> None:
