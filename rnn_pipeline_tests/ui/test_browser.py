@@ -33,7 +33,7 @@ def launched(ui, page):
     page.get_by_role("button", name="Launch backfill").click()
     page.get_by_text("Launch runs to materialize").wait_for(state="hidden")
     page.goto(f"{ui}/assets/trading_decisions?view=checks&checkDetail=decisions_current")
-    page.get_by_role("button", name="Execute", exact=True).click()
+    page.get_by_text("Execute", exact=True).first.click()
     (backfill,) = ask(
         ui, "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id } } } }"
     )["partitionBackfillsOrError"]["results"]
