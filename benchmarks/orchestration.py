@@ -209,7 +209,7 @@ def page(address: str, path: str, text: str, chromium: str) -> dict[str, Any]:
         queries: dict[str, float] = {}
 
         def note(request: Any) -> None:
-            if request.url.endswith("graphql"):
+            if "/graphql" in request.url:
                 name = json.loads(request.post_data or "{}").get("operationName", "?")
                 spent = request.timing["responseEnd"] / 1000
                 queries[name] = round(max(spent, queries.get(name, 0.0)), 2)
@@ -217,7 +217,7 @@ def page(address: str, path: str, text: str, chromium: str) -> dict[str, Any]:
         opened.on("requestfinished", note)
         begun = time.perf_counter()
         opened.goto(f"{address}{path}")
-        opened.get_by_text(text).first.wait_for()
+        opened.get_by_text(text).locator("visible=true").first.wait_for()
         shown = time.perf_counter() - begun
         opened.wait_for_timeout(3_000)
         browser.close()
