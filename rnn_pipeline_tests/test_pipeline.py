@@ -18,13 +18,13 @@ from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs import automation
 from rnn_pipeline.defs.automation import first_cause, stages
 from rnn_pipeline.defs.evidence import figures_plausible
-from rnn_pipeline.defs.features import SENTIMENT_MODEL
+from rnn_pipeline.defs.features import SENTIMENT_MODEL, price_features, sequence_windows
 from rnn_pipeline.defs.models import serving_files
 from rnn_pipeline.defs.networks import checkpoint_path
 from rnn_pipeline.defs.partitions import range_tags
 from rnn_pipeline.defs.reporting import REPORT
 from rnn_pipeline.defs.resources import WarehouseResource
-from rnn_pipeline.defs.trading import price_signals
+from rnn_pipeline.defs.trading import price_signals, trading_signals
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
 from rnn_pipeline.features import model as features
@@ -414,23 +414,44 @@ def test_a_partition_without_a_session_is_empty_and_no_failure(store, instance):
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 
 
-def test_signals_without_networks_say_what_to_run(tmp_path):
-    """By hand, from an empty warehouse."""
+@pytest.mark.parametrize(
+    ("asset", "there", "missing"),
+    [
+        (price_features, (), "raw_ohlcv"),
+        (trading_signals, (), "raw_ohlcv"),
+        (trading_signals, ("raw_ohlcv",), "price_features"),
+        (trading_signals, ("raw_ohlcv", "price_features"), "news_sentiment"),
+        (sequence_windows, ("raw_ohlcv", "price_features", "news_sentiment"), "model_features"),
+        (
+            price_signals,
+            ("raw_ohlcv", "price_features", "news_sentiment", "model_features"),
+            "sequence_windows",
+        ),
+    ],
+)
+def test_by_hand_from_an_empty_warehouse_the_first_line_names_what_is_missing(
+    tmp_path, store, asset, there, missing
+):
+    empty = Warehouse(tmp_path / "empty.duckdb")
+    for table in there:
+        with empty.batch() as batch:
+            batch.append(table, store.rows(table, ticker=["AAPL"]).head(1))
     resources = dict(defs.resources)
-    resources["warehouse"] = WarehouseResource(
-        path=str(tmp_path / "empty.duckdb"), payload_dir=str(tmp_path)
-    )
+    resources["warehouse"] = WarehouseResource(path=str(empty.path), payload_dir=str(tmp_path))
+    key = "AAPL" if asset is sequence_windows else "2013-03-01|AAPL"
     with dg.instance_for_test() as instance:
         instance.add_dynamic_partitions("ticker", ["AAPL"])
         result = dg.materialize(
-            [price_signals],
+            [asset],
             instance=instance,
-            partition_key="2013-03-01|AAPL",
+            partition_key=key,
             resources=resources,
             raise_on_error=False,
         )
-    assert "no networks were ever trained for AAPL: materialize" in first_cause(
-        event for event in result.all_events if event.is_step_failure
+    said = first_cause(event for event in result.all_events if event.is_step_failure)
+    (name,) = asset.keys
+    assert said.startswith(
+        f"{name.path[0]}: {name.path[0]} needs {missing}, which has nothing on AAPL: run the job"
     )
 
 

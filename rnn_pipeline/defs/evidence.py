@@ -6,6 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.features import news_sentiment, sequence_windows, session_axis
+from rnn_pipeline.defs.guidance import require
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.models import asked_recipes, register_trained
 from rnn_pipeline.defs.networks import (
@@ -54,6 +55,7 @@ def baseline_forecasts(
 
     tickers = tickers_of(context)
     store = warehouse.store
+    require(store, "baseline_forecasts", tickers, until="sequence_windows")
     features = store.rows("model_features", ticker=tickers)
     made, fitted = [], 0
     for horizon in SETTINGS.model.horizons:
@@ -99,6 +101,7 @@ def walk_forward_forecasts(
 
     tickers = tickers_of(context)
     store = warehouse.store
+    require(store, "walk_forward_forecasts", tickers, until="sequence_windows")
     asked = asked_recipes(store)
     names = [recipe.model for recipe in asked.values()]
     models = {slot: load_forecasters(recipe.model, tickers) for slot, recipe in asked.items()}

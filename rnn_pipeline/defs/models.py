@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import dagster as dg
 import numpy as np
 import pandas as pd
 
@@ -105,19 +104,12 @@ def forecast_new_sessions(
         The new rows of ``forecasts``.
 
     Raises:
-        dagster.Failure: nothing was ever trained for any of these tickers.
         ValueError: a file of networks is damaged.
     """
     from rnn_pipeline.networks.registry import serving
     from rnn_pipeline.networks.walk_forward import no_forecasts, quantile_rows, stamped
 
     events = store.rows("models", ticker=span.tickers)
-    if events.empty and store.rows("window_sets", ticker=span.tickers).empty:
-        raise dg.Failure(
-            f"no networks were ever trained for {', '.join(span.tickers)}: materialize"
-            " sequence_windows, the forecasters and walk_forward_forecasts for them first (the job"
-            " retrain does it)"
-        )
     held_out, end = SETTINGS.folds.holdout_from, span.last
     if held_out is not None:
         end = min(end, held_out - timedelta(days=1))

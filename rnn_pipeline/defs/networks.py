@@ -9,6 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.features import COLUMNS, SENTIMENT_MODEL, sequence_windows, session_axis
+from rnn_pipeline.defs.guidance import require
 from rnn_pipeline.defs.metadata import show, table
 from rnn_pipeline.defs.models import asked_recipes
 from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKERS, tickers_of
@@ -137,6 +138,7 @@ def forecaster(slot: str, part: ModelSettings) -> dg.AssetsDefinition:
         from rnn_pipeline.networks.walk_forward import StoredNetworks, train_walk_forward
 
         tickers = _all_tickers(context) if network.pooled else tickers_of(context)
+        require(warehouse.store, f"{slot}_forecaster", tickers, until="sequence_windows")
         model = asked_recipes(warehouse.store)[slot].model
         networks = StoredNetworks(
             SETTINGS.checkpoint_dir / model / "unfinished",

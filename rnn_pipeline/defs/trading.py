@@ -9,6 +9,7 @@ import pandas as pd
 
 from rnn_pipeline.defs.evidence import walk_forward_forecasts
 from rnn_pipeline.defs.features import COLUMNS, model_features, news_sentiment, price_features
+from rnn_pipeline.defs.guidance import require
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.models import forecast_new_sessions
 from rnn_pipeline.defs.partitions import (
@@ -80,6 +81,7 @@ def price_signals(
     """
     span = span_of(context)
     store = warehouse.store
+    require(store, "price_signals", span.tickers, until="sequence_windows")
     new = forecast_new_sessions(store, market.calendar, span, context.run.run_id)
     forecasts = _heard(warehouse, market, span)
     evidence = store.rows("evidence", ticker=span.tickers)
@@ -112,11 +114,14 @@ def sentiment_signals(
     """The sentiment of a session as a signal, weighted by the evidence of its fold."""
     span = span_of(context)
     store = warehouse.store
+    require(store, "sentiment_signals", span.tickers, until="sequence_windows")
     sentiment = store.rows("news_sentiment", **_of(span))
     rows = fusion.with_folds(sentiment, store.rows("walk_forward_forecasts", **_of(span)))
     signals = fusion.sentiment_signals(rows, store.rows("evidence", ticker=span.tickers))
     signals = signals.merge(lineage.sentiment_lineage(sentiment), on=["ticker", "session"])
     _write(warehouse, context, "sentiment_signals", signals, span)
+    newest = signals.groupby("ticker").tail(1)
+    show(context, newest=table(newest, ["ticker", "session", "signal", "weight", "grade"]))
     return dg.MaterializeResult(metadata={**ranges(signals), **_grades(signals)})
 
 
@@ -130,10 +135,16 @@ def trading_signals(
     """
     span = span_of(context)
     store = warehouse.store
+    require(store, "trading_signals", span.tickers, until="sequence_windows")
     price, sentiment = (
         store.rows(name, **_of(span)) for name in ("price_signals", "sentiment_signals")
     )
     forecasts = _heard(warehouse, market, span)
+    if len(forecasts) and price.empty:
+        raise dg.Failure(
+            f"trading_signals needs price_signals, which has nothing on {', '.join(span.tickers)}"
+            f" from {span.first} to {span.last}: run the job decide for these partitions"
+        )
     news = fusion.with_folds(store.rows("news_sentiment", **_of(span)), forecasts)
     evidence = store.rows("evidence", ticker=span.tickers)
     sources = [
@@ -180,6 +191,7 @@ def trading_decisions(
 
     span = span_of(context)
     store = warehouse.store
+    require(store, "trading_decisions", span.tickers, until="sequence_windows")
     weights, accounts = sized(store, SETTINGS, span.first, span.last)
     mine = store.rows("trading_signals", **_of(span))
     made_by = mine[["ticker", "session", *lineage.LINEAGE]]
