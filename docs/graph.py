@@ -31,6 +31,7 @@ _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1c2128; }
 rect { stroke: #57606a; stroke-width: .8; }
 path { fill: none; stroke: #6e7781; stroke-width: 1.2; }
+.page { fill: #ffffff; stroke: none; }
 marker path { fill: #6e7781; stroke: none; }
 """
 
@@ -99,7 +100,8 @@ def drawn(graph: nx.DiGraph) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}"'
         ' role="img" aria-label="The asset graph">',
         f"<style>{_STYLE}{light}\n@media (prefers-color-scheme: dark) {{"
-        f" text {{ fill: #e6edf3; }} {dark}}}</style>",
+        f" text {{ fill: #e6edf3; }} .page {{ fill: #161b22; }} {dark}}}</style>",
+        '<rect class="page" width="100%" height="100%" rx="8"/>',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7"'
         ' markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>',
     ]
