@@ -6,7 +6,7 @@ hashed (Weinberger et al., 2009), so that no list of them has to be kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,15 +77,17 @@ class CountedTexts:
 
 
 class NgramClassifier(nn.Module):
-    """Logistic regression on n-grams weighted by naive Bayes, and on counts of the lexicon's cues.
+    """Logistic regressions on n-grams and on counts of the lexicon's cues.
 
     There are four kinds of n-grams: one to three words; two to five letters of a word; and up to
     three words of which those in the lexicon are replaced by their cues, once by those of the word
     itself and once by all, so that what "profit falls" taught holds for "profit tumbles".
 
-    Against each class stand the others. An n-gram that occurs in a text counts as the logarithm of
-    the ratio of its shares in the class and outside (Wang and Manning, 2012), and each kind's row
-    has length 1.
+    Against each class stand the others, twice: an n-gram that occurs in a text counts as the
+    logarithm of the ratio of its shares in the class and outside (naive Bayes; Wang and Manning,
+    2012), and as how rare it is (inverse document frequency). Each kind's row has length 1. The two
+    answers are averaged: the first knows more where texts resemble those it has seen, the second
+    where they do not.
 
     Its weights are buffers: they are fitted at once by a convex solver, not by gradient steps.
 
@@ -93,15 +95,16 @@ class NgramClassifier(nn.Module):
         n_classes: at least 2.
     """
 
-    ratio: torch.Tensor
+    scale: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
-        self.register_buffer("ratio", torch.zeros(n_classes, KINDS * BUCKETS))
-        self.register_buffer("weight", torch.zeros(n_classes, KINDS * BUCKETS + _N_CUES))
-        self.register_buffer("bias", torch.zeros(n_classes))
+        # What an n-gram counts as: for each class by naive Bayes, and last, for all, by rarity.
+        self.register_buffer("scale", torch.zeros(n_classes + 1, KINDS * BUCKETS))
+        self.register_buffer("weight", torch.zeros(2, n_classes, KINDS * BUCKETS + _N_CUES))
+        self.register_buffer("bias", torch.zeros(2, n_classes))
 
     def fit(self, texts: CountedTexts, targets: np.ndarray) -> None:
         """Learn from texts and their class numbers (n,); all classes must occur."""
@@ -109,7 +112,7 @@ class NgramClassifier(nn.Module):
         from threadpoolctl import threadpool_limits
 
         occurs = texts.occurs
-        n_classes = len(self.ratio)
+        n_classes = self.bias.shape[1]
         inside = np.stack(
             [np.asarray(occurs[targets == k].sum(axis=0)).ravel() for k in range(n_classes)]
         )
@@ -117,30 +120,36 @@ class NgramClassifier(nn.Module):
         # Unseen n-grams have no weight; a letter n-gram of one text alone only slows the solver.
         used = total > 0
         used[_LETTERS] &= total[_LETTERS] > 1
-        ratio = np.stack([_log_ratio(own, total - own, used) for own in inside])
+        rarity = (np.log((1 + len(targets)) / (1 + total)) + 1) * used
+        ratios = [_log_ratio(own, total - own, used) for own in inside]
+        scale = np.stack([*ratios, rarity.astype(np.float32)])
         weight = np.zeros(tuple(self.weight.shape), dtype=np.float32)
         columns = np.flatnonzero(np.append(used, np.ones(_N_CUES, bool)))
         # A sum split over threads depends on their number.
         with threadpool_limits(1):
-            for k in range(n_classes):
+            for way, k, rows in _ways(texts, scale):
                 solver = LogisticRegression(C=C, max_iter=300)
-                solver.fit(_rows(texts, ratio[k])[:, columns], targets == k)
-                weight[k, columns] = solver.coef_[0]
-                self.bias[k] = float(solver.intercept_[0])
-        self.ratio = torch.from_numpy(ratio)
+                solver.fit(rows[:, columns], targets == k)
+                weight[way, k, columns] = solver.coef_[0]
+                self.bias[way, k] = float(solver.intercept_[0])
+        self.scale = torch.from_numpy(scale)
         self.weight = torch.from_numpy(weight)
 
     def probabilities(self, texts: CountedTexts) -> np.ndarray:
         """How likely each class is: (n, n_classes) float64, each row a function of its text."""
-        own = np.empty((len(texts.told), len(self.ratio)))
-        for k, (ratio, weight, bias) in enumerate(
-            zip(
-                self.ratio.cpu().numpy(), self.weight.cpu().numpy(), self.bias.tolist(), strict=True
-            )
-        ):
-            logits = _rows(texts, ratio) @ weight.astype(np.float64) + bias
-            own[:, k] = 1.0 / (1.0 + np.exp(-logits))
-        return own / own.sum(axis=1, keepdims=True)
+        weight, bias = (one.cpu().double().numpy() for one in (self.weight, self.bias))
+        own = np.empty((2, len(texts.told), len(bias[0])))
+        for way, k, rows in _ways(texts, self.scale.cpu().numpy()):
+            own[way, :, k] = 1.0 / (1.0 + np.exp(-(rows @ weight[way, k] + bias[way, k])))
+        return np.asarray((own / own.sum(axis=2, keepdims=True)).mean(axis=0))
+
+
+def _ways(texts: CountedTexts, scale: np.ndarray) -> Iterator[tuple[int, int, csr_matrix]]:
+    """What each regression is shown: 0 for naive Bayes or 1 for rarity, the class, the rows."""
+    by_rarity = _rows(texts, scale[-1])
+    for k in range(len(scale) - 1):
+        yield 0, k, _rows(texts, scale[k])
+        yield 1, k, by_rarity
 
 
 def _log_ratio(inside: np.ndarray, outside: np.ndarray, used: np.ndarray) -> np.ndarray:
@@ -156,13 +165,13 @@ def _log_ratio(inside: np.ndarray, outside: np.ndarray, used: np.ndarray) -> np.
     return ratio.astype(np.float32)
 
 
-def _rows(texts: CountedTexts, ratio: np.ndarray) -> csr_matrix:
-    """(n, KINDS * BUCKETS + _N_CUES): log-ratios, each kind of length 1, and the cues' counts."""
+def _rows(texts: CountedTexts, scale: np.ndarray) -> csr_matrix:
+    """(n, KINDS * BUCKETS + _N_CUES): n-grams, each kind of length 1, and the cues' counts."""
     from scipy.sparse import csr_matrix, hstack
     from sklearn.preprocessing import normalize
 
     rows = texts.occurs.astype(np.float64)
-    rows.data = ratio.astype(np.float64)[rows.indices]
+    rows.data = scale.astype(np.float64)[rows.indices]
     kinds = (normalize(rows[:, k * BUCKETS : (k + 1) * BUCKETS]) for k in range(KINDS))
     return hstack([*kinds, csr_matrix(texts.told * CUE_WEIGHT)], format="csr")
 

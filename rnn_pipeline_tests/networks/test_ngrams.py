@@ -25,7 +25,7 @@ def fitted(targets: np.ndarray) -> NgramClassifier:
     return model
 
 
-def test_rows_are_log_ratios_of_what_occurs_inside_a_class_and_outside() -> None:
+def test_rows_are_log_ratios_of_shares_inside_a_class_and_outside_and_rarities() -> None:
     texts = ["up up", "up now", "down now", "down", "flat"]
     targets = np.array([0, 0, 1, 1, 1])
     model = NgramClassifier(2)
@@ -47,7 +47,7 @@ def test_rows_are_log_ratios_of_what_occurs_inside_a_class_and_outside() -> None
         for gram, (own, other) in counts.items()
     }
     expected = np.array([ratio[gram] for gram in (("up",), ("up", "now"))])
-    rows = ngrams._rows(CountedTexts.of(["up now"]), model.ratio[0].numpy())
+    rows = ngrams._rows(CountedTexts.of(["up now"]), model.scale[0].numpy())
     own_words = rows[:, :BUCKETS].toarray().ravel()
     found = own_words[own_words != 0]
     np.testing.assert_allclose(
@@ -55,20 +55,34 @@ def test_rows_are_log_ratios_of_what_occurs_inside_a_class_and_outside() -> None
     )
     # An n-gram that no text of the training has counts for nothing.
     unseen = CountedTexts.of(["never"]).occurs.indices
-    assert (model.ratio[0].numpy()[unseen[unseen < BUCKETS]] == 0).all()
+    assert (model.scale.numpy()[:, unseen[unseen < BUCKETS]] == 0).all()
+    # By rarity: "up" occurs in two of five texts, "up now" in one; once is enough for "now".
+    rarity = {1: math.log(6 / 2) + 1, 2: math.log(6 / 3) + 1}
+    expected = np.array([rarity[count] for count in (2, 2, 1)])
+    rows = ngrams._rows(CountedTexts.of(["up now"]), model.scale[-1].numpy())
+    own_words = rows[:, :BUCKETS].toarray().ravel()
+    np.testing.assert_allclose(
+        np.sort(own_words[own_words != 0]),
+        np.sort(expected / np.linalg.norm(expected)),
+        rtol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("targets", [TARGETS, (TARGETS % 2)], ids=["four classes", "two classes"])
-def test_probabilities_are_those_of_one_solver_per_class(targets: np.ndarray) -> None:
+def test_probabilities_are_the_mean_of_two_solvers_per_class(targets: np.ndarray) -> None:
     model = fitted(targets)
-    own = []
-    for k, ratio in enumerate(model.ratio.numpy()):
-        rows = ngrams._rows(COUNTED, ratio)
-        rows = rows[:, np.unique(rows.indices)]
-        solver = LogisticRegression(C=ngrams.C, max_iter=300).fit(rows, targets == k)
-        own.append(solver.predict_proba(rows)[:, 1])
+    *ratios, rarity = model.scale.numpy()
+    answers = []
+    for scales in (ratios, [rarity] * len(ratios)):
+        own = []
+        for k, scale in enumerate(scales):
+            rows = ngrams._rows(COUNTED, scale)
+            rows = rows[:, np.unique(rows.indices)]
+            solver = LogisticRegression(C=ngrams.C, max_iter=300).fit(rows, targets == k)
+            own.append(solver.predict_proba(rows)[:, 1])
+        answers.append((own / np.sum(own, axis=0)).T)
     found = model.probabilities(COUNTED)
-    np.testing.assert_allclose(found, (own / np.sum(own, axis=0)).T, atol=2e-3)
+    np.testing.assert_allclose(found, np.mean(answers, axis=0), atol=2e-3)
     assert (found.argmax(axis=1) == targets).all()
 
 
