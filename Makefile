@@ -70,6 +70,7 @@ docs-tools: $(DOCS)
 
 docs: $(DOCS)
 	$(BIN)/zensical build --clean --strict --config-file mkdocs.yml
+	@echo "Open site/index.html; searching needs a server: $(PYTHON) -m http.server --directory site"
 
 # setuptools would take files that were removed since from a build/ of before.
 wheel: $(READY)

@@ -6,7 +6,7 @@
     python docs/screenshots.py
 
 Needs Chromium (``--chromium`` says where). It launches one backfill of features over a year, which
-changes no row. A failing check and a sensor's tick come from a second UI that it starts itself, on a
+changes no row. A failing check and a sensor tick come from a second UI that it starts itself, on a
 drop folder in which one bar breaks a rule. Look at the pictures before they are committed.
 """
 
@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ def asset_graph(page: Page, ui: str) -> None:
     groups = ("market", "features", "networks", "evidence", "trading")
     opened = ",".join(f"global@global:{group}" for group in groups)
     # Large, so that Dagster shows all of it, and then made smaller.
-    page.set_viewport_size({"width": 2400, "height": 1800})
+    page.set_viewport_size({"width": 3200, "height": 2200})
     settled(page, f"{ui}/asset-groups?{urlencode({'expanded': opened})}", "raw_ohlcv")
     keep(page.screenshot(), "asset-graph", width=1600)
     page.set_viewport_size(SIZE)
@@ -81,9 +82,9 @@ def asset_graph(page: Page, ui: str) -> None:
 
 def asset_page(page: Page, ui: str) -> None:
     """An asset with its figures, and a plot, which Dagster shows on request."""
+    page.set_viewport_size({"width": 1500, "height": 800})  # things overlap in a narrower one
     settled(page, f"{ui}/assets/price_features", "Metadata")
     keep(page.screenshot(), "asset-page")
-    page.set_viewport_size({"width": 1500, "height": 800})  # the plot is cut off in a narrower one
     settled(page, f"{ui}/assets/trading_signals", "Metadata")
     page.get_by_text("[Show Markdown]").first.click()
     page.wait_for_timeout(3_000)
@@ -93,7 +94,8 @@ def asset_page(page: Page, ui: str) -> None:
 
 def checks(page: Page, ui: str) -> None:
     """The checks beside an asset, and what the latest said."""
-    settled(page, f"{ui}/assets/raw_ohlcv?view=checks", "raw_ohlcv_holds")
+    check = urlencode({"view": "checks", "checkDetail": "raw_ohlcv_holds"})
+    settled(page, f"{ui}/assets/raw_ohlcv?{check}", "Evaluation result")
     keep(page.screenshot(), "checks")
 
 
@@ -149,16 +151,17 @@ def drop_folder(port: int = 3017) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
-            os.killpg(started.pid, signal.SIGINT)
+            os.killpg(started.pid, signal.SIGTERM)
             started.wait()
 
 
 def reached(page: Page, address: str, text: str) -> None:
-    """Open an address again and again until it shows a text."""
-    for _ in range(90):
+    """Open an address again and again until it shows a text, for ten minutes at most."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
         try:
             page.goto(address)
-            page.get_by_text(text, exact=True).first.wait_for(timeout=8_000)
+            page.get_by_text(text, exact=True).first.wait_for(timeout=20_000)
         except Error:
             page.wait_for_timeout(2_000)
         else:
@@ -170,9 +173,10 @@ def reached(page: Page, address: str, text: str) -> None:
 def sensor_and_failing_check(page: Page) -> None:
     """The tick that found a file, and the check that the run it asked for did not pass."""
     with drop_folder() as ui:
-        reached(page, f"{ui}/locations/rnn_pipeline/sensors/drop_folder", "Requested")
+        reached(page, f"{ui}/locations/rnn_pipeline/sensors/drop_folder", "1 run requested")
         keep(page.screenshot(), "sensor-tick")
-        reached(page, f"{ui}/assets/raw_ohlcv?view=checks", "Failed")
+        check = urlencode({"view": "checks", "checkDetail": "raw_ohlcv_complete"})
+        reached(page, f"{ui}/assets/raw_ohlcv?{check}", "Failed")
         keep(page.screenshot(), "failing-check")
 
 

@@ -19,10 +19,10 @@ source = "files"
 drop_dir = "{folder}/drop"
 exchange = "{exchange}"
 tickers = ["{ticker}"]
-start = 2021-01-04
+start = 2020-01-06
 
 [folds]
-train_size = 60
+train_size = 100
 val_size = 20
 test_size = 40
 
@@ -47,7 +47,7 @@ epochs = 1
 
 EXCHANGE, TICKER = "XTKS", "7203.T"
 CALENDAR = SessionCalendar(EXCHANGE)
-SESSIONS = CALENDAR.sessions(pd.Timestamp("2021-01-04"), pd.Timestamp("2021-11-30"))
+SESSIONS = CALENDAR.sessions(pd.Timestamp("2020-01-06"), pd.Timestamp("2021-11-30"))
 MARK = "s3cr3t-that-must-not-be-seen"
 SECRETS = {
     "RNN_PIPELINE_SMTP_USER": f"user-{MARK}",
@@ -71,13 +71,13 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder after `demo` on a year of one ticker, and what the commands printed."""
+    """A folder after `demo` on two years of one ticker, and what the commands printed."""
     folder = tmp_path_factory.mktemp("exchange")
     rng = np.random.default_rng(3)
     close = 2_000 * np.exp(np.cumsum(rng.normal(0, 0.01, len(SESSIONS))))
@@ -114,6 +114,7 @@ def test_signals_of_an_exchange_follow_its_own_calendar(walked: tuple[Path, str]
     signals = store.rows("trading_signals")
     assert set(signals["session"]) <= set(SESSIONS)
     assert signals["session"].max() == SESSIONS[-1]
+    assert len(store.rows("forecasts")) > 100
     assert signals["known_at"].tolist() == CALENDAR.closes(signals["session"]).tolist()
     counted = store.rows("news_sentiment").set_index("session")["news_count"]
     # A minute before the close belongs to the session, a minute after it to the next one.
