@@ -5,7 +5,8 @@ jittered wait), creates its schema, runs a batch in one transaction, and reads b
 as they were known at any moment. :class:`~rnn_pipeline.warehouse.lake.Lake` does the same for many
 hosts; :func:`~rnn_pipeline.warehouse.engines.open_warehouse` gives the one that is set.
 :class:`~rnn_pipeline.warehouse.payloads.PayloadStore` keeps the bytes that the sources sent, and in
-its :class:`~rnn_pipeline.warehouse.journal.Journal` what was asked in which order. No other wing writes SQL tables.
+its :class:`~rnn_pipeline.warehouse.journal.Journal` what was asked in which order. No other
+wing writes SQL tables.
 """
 
 from rnn_pipeline.warehouse.engines import open_warehouse

@@ -16,7 +16,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -122,7 +122,7 @@ class Lake(Warehouse):
                 raise _unreachable(self.address, error) from None
             raise
         finally:
-            connection.close()  # rolls back what was not committed
+            _end(connection)
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
@@ -217,7 +217,7 @@ def _turn(attached: _Attached, timeout: float) -> Iterator[Callable[[], None]]:
         lock = _quoted(f"rnn_pipeline.{address.schema}")
         ask(f"SELECT 1 AS held FROM pg_advisory_xact_lock(hashtext({lock}))")
     except duckdb.Error as error:
-        guard.close()
+        _end(guard)
         if "lock timeout" not in str(error):
             raise _unreachable(address, error) from None
         raise WarehouseLocked(
@@ -227,7 +227,18 @@ def _turn(attached: _Attached, timeout: float) -> Iterator[Callable[[], None]]:
     try:
         yield still_held
     finally:
-        guard.close()
+        _end(guard)
+
+
+def _end(connection: duckdb.DuckDBPyConnection) -> None:
+    """Close a connection; what it did not commit is rolled back.
+
+    By a statement of its own: where PostgreSQL is gone that statement fails, but if it is left to
+    closing, DuckDB 1.5.5 ends the process.
+    """
+    with suppress(duckdb.Error):
+        connection.rollback()
+    connection.close()
 
 
 @dataclass(frozen=True)

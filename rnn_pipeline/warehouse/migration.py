@@ -55,7 +55,7 @@ def load(warehouse: Warehouse, folder: Path) -> dict[str, int]:
     """
     saved = _manifest(folder)
     with warehouse.batch() as batch:
-        for table, content in saved.items():
+        for table in saved:
             if not batch.read(f"SELECT 1 FROM {table} LIMIT 1").empty:
                 raise WarehouseError(f"{table} in {warehouse} is not empty: choose another")
             batch.take_in(table, folder / f"{table}.parquet")
