@@ -65,7 +65,7 @@ def lake(catalog_server, object_store):
     return Lake(LakeAddress(address, name, f"s3://bucket/{name}", object_store), 30)
 
 
-@pytest.fixture(params=["file", "ducklake"])
+@pytest.fixture(params=["file", pytest.param("ducklake", marks=pytest.mark.lake)])
 def either(request, tmp_path):
     """A warehouse of each engine."""
     if request.param == "ducklake":

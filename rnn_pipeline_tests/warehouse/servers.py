@@ -26,7 +26,7 @@ class PostgresServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.programs = postgres_programs()
         if _UNPRIVILEGED:
             shutil.chown(folder, **_UNPRIVILEGED)
@@ -98,7 +98,7 @@ def postgres() -> Iterator[PostgresServer]:
             server.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

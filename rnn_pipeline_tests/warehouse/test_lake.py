@@ -20,6 +20,8 @@ from rnn_pipeline.warehouse import (
 )
 from rnn_pipeline_tests.warehouse.test_store import close_of, revisions
 
+pytestmark = pytest.mark.lake
+
 MARKED = "pa55-MARKED-word"
 
 
