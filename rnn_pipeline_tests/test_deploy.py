@@ -42,7 +42,10 @@ def test_dagster_with_postgresql_names_the_driver_it_was_written_for():
 
 def test_compose_follows_its_specification():
     compose_spec = pytest.importorskip("compose_spec")
-    assert compose_spec.loads((DEPLOY / "compose.yaml").read_text())
+    parsed = compose_spec.PyCompose.from_yaml(yaml.safe_dump(COMPOSE))
+    assert set(parsed.service_names()) == set(COMPOSE["services"])
+    with pytest.raises(ValueError, match="depends"):
+        compose_spec.PyCompose.from_yaml("services: {code: {image: i, depends: []}}")
 
 
 def test_every_service_runs_the_image_of_the_one_dockerfile_or_a_published_one():
