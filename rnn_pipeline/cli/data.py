@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rnn_pipeline.cli.errors import plain_errors
-from rnn_pipeline.settings import load_settings
+from rnn_pipeline.settings import SettingsError, load_settings
 
 
 @click.command()
@@ -15,6 +15,11 @@ def rebuild() -> None:
     """Make the warehouse's raw tables anew from the kept payloads; the old file stays beside it."""
     with plain_errors():
         settings = load_settings()
+        if settings.warehouse.engine != "file":
+            raise SettingsError(
+                f"warehouse.engine = {settings.warehouse.engine!r}: rebuilding makes a file; set it"
+                ' to "file", rebuild, and carry the tables over with `rnn-pipeline migrate`'
+            )
         from rnn_pipeline.defs.resources import MARKET
         from rnn_pipeline.market.rebuild import rebuild as play
         from rnn_pipeline.warehouse import PayloadStore, Warehouse
