@@ -34,7 +34,7 @@ from rnn_pipeline.defs.partitions import DATES, SETTINGS, range_tags, register_t
 from rnn_pipeline_tests.warehouse.servers import free_port, postgres
 
 HERE = Path(__file__).parent
-PATIENCE = 240.0  # seconds, for whatever is waited for
+PATIENCE = 600.0  # seconds, for whatever is waited for
 ENDED = (Status.SUCCESS, Status.FAILURE, Status.CANCELED)
 
 

@@ -112,17 +112,18 @@ class Lake(Warehouse):
             WarehouseVersionError: the catalog has another schema version.
             WarehouseError: an extension is missing, or the catalog cannot be reached.
         """
-        connection = self._open()
         try:
-            connection.begin()
-            yield connection
-            connection.commit()
+            connection = self._open()
+            try:
+                connection.begin()
+                yield connection
+                connection.commit()
+            finally:
+                _end(connection)
         except duckdb.Error as error:
             if self.address.catalog.get_secret_value() in str(error):
                 raise _unreachable(self.address, error) from None
             raise
-        finally:
-            _end(connection)
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:

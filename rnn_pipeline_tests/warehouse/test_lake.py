@@ -217,6 +217,27 @@ def test_no_message_shows_the_catalogs_password(catalog_server, object_store):
         assert caught.value.__suppress_context__
 
 
+def test_a_server_that_went_away_is_one_line_and_used_again_when_it_is_back(
+    lake, catalog_server, object_store
+):
+    from rnn_pipeline.warehouse.lake import Lake, LakeAddress
+
+    catalog = SecretStr(f"{catalog_server.address('lake')} password={MARKED}")
+    known = Lake(LakeAddress(catalog, lake.address.schema, lake.address.data_path, object_store))
+    assert known.last_session() is None
+    catalog_server.stop()
+    try:
+        for use in (known.last_session, known.batch().__enter__):
+            with pytest.raises(WarehouseError, match="Connection refused") as caught:
+                use()
+            assert MARKED not in str(caught.getrepr(chain=True))
+    finally:
+        catalog_server.start()
+    with known.batch() as batch:
+        batch.append("raw_fetch", pd.DataFrame({"fetch_id": ["1"]}))
+    assert known.rows("raw_fetch")["fetch_id"].tolist() == ["1"]
+
+
 def test_readers_and_writers_have_roles_of_their_own(lake, catalog_server):
     from rnn_pipeline.warehouse.lake import Lake, LakeAddress
 
