@@ -45,7 +45,7 @@ Grade = Literal["none", "weak", "moderate", "strong"]
 PREFIX = "RNN_PIPELINE_"
 """What the names of environment variables begin with."""
 
-SECRETS = ("smtp_user", "smtp_password", "webhook_token")
+SECRETS = ("smtp_user", "smtp_password", "webhook_token", "lake_catalog")
 """What is read from the environment alone (RNN_PIPELINE_SMTP_USER, ...), and only to log in."""
 
 SOURCES = ("sample", "yahoo", "files")
@@ -547,6 +547,34 @@ class ComputeSettings(Spec):
     )
 
 
+class WarehouseSpec(Spec):
+    """Where tables lie: a file of this machine, or a lake that many hosts write.
+
+    The address of the lake's catalog comes from RNN_PIPELINE_LAKE_CATALOG, the keys of the object
+    store from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    """
+
+    engine: Literal["file", "ducklake"] = Field(
+        "file",
+        description="one DuckDB file below data_dir, or DuckLake with its catalog in"
+        " PostgreSQL, of the extra [lake]",
+    )
+    data_path: str = Field(
+        "", description="with engine ducklake: s3://bucket/folder, or a folder that all hosts see"
+    )
+    endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^/]+)?$",
+        description="of an S3-compatible store, http://host:port; empty: Amazon's",
+    )
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> WarehouseSpec:
+        if self.engine == "ducklake" and not self.data_path:
+            raise ValueError("engine ducklake needs data_path: set it to s3://bucket/folder")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything a user may set. See the module's docstring for where values come from."""
 
@@ -582,6 +610,7 @@ class Settings(BaseSettings):
     partition_step: Literal["day", "week", "month"] = Field(
         "month", description="width of one partition on the date axis"
     )
+    warehouse: WarehouseSpec = WarehouseSpec()
     folds: FoldSpec = FoldSpec()
     model: ModelSettings = ModelSettings()
     backtest: BacktestSpec = BacktestSpec()
