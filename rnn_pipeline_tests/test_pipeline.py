@@ -262,7 +262,7 @@ def test_one_ticker_and_one_date_by_hand_give_the_same_rows(store, instance):
         assert_frame_equal(after, before[name], check_exact=True, obj=name)
 
 
-def decided_anew(store, instance):
+def decided_anew(store, instance, job="decide"):
     """Forget every forecast after 12 February 2013, and decide on February and March again."""
     tested = pd.Timestamp("2013-02-12")
     versions = store.rows("models")
@@ -274,7 +274,7 @@ def decided_anew(store, instance):
     assert store.rows("forecasts")["session"].max() == tested
     february, march = date(2013, 2, 1), date(2013, 3, 1)
     tickers = list(instance.get_dynamic_partitions("ticker"))
-    cli.run_job(instance, "decide", range_tags(tickers, february, march))
+    cli.run_job(instance, job, range_tags(tickers, february, march))
 
 
 def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, instance, monkeypatch):
@@ -309,7 +309,7 @@ def test_networks_that_are_too_old_say_so_weigh_nothing_and_the_doctor_names_the
     settings = SETTINGS.model_copy(update={"operations": operations})
     with monkeypatch.context() as patch:
         patch.setattr("rnn_pipeline.defs.trading.SETTINGS", settings)
-        decided_anew(store, instance)
+        decided_anew(store, instance, "react")
         patch.setenv("RNN_PIPELINE_OPERATIONS__MODEL_EXPIRY", "3")
         page = CliRunner().invoke(cli.main, ["doctor", "--json"], catch_exceptions=False)
     newest = pd.Timestamp("2013-03-01")
@@ -333,7 +333,7 @@ def test_networks_that_are_too_old_say_so_weigh_nothing_and_the_doctor_names_the
 
     with store.batch() as batch:
         batch.replace("evidence", evidence, ticker=TRADED)
-    decided_anew(store, instance)
+    decided_anew(store, instance, "react")
     for name, frame in derived_tables(store).items():
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 
