@@ -23,6 +23,7 @@ from rnn_pipeline.warehouse import (
     Warehouse,
     WarehouseError,
     WarehouseLocked,
+    WarehouseVersionError,
 )
 
 State = Literal["healthy", "stale", "broken"]
@@ -412,6 +413,8 @@ def warehouse(patient: Patient) -> Finding:
         store.read("SELECT 1")
     except WarehouseLocked as error:
         return Finding("warehouse", "stale", str(error), "rnn-pipeline doctor")
+    except WarehouseVersionError as error:
+        return Finding("warehouse", "broken", str(error), "rnn-pipeline upgrade")
     except WarehouseError as error:
         return Finding("warehouse", "broken", str(error), "rnn-pipeline rebuild")
     return Finding("warehouse", "healthy", f"{store.size() / 1e6:,.0f} MB at {store}")

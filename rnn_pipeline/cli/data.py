@@ -1,4 +1,4 @@
-"""The raw tables: made again from their payloads, and the rows that wait in quarantine."""
+"""The raw tables: made again from payloads or an older file, and rows that wait in quarantine."""
 
 from __future__ import annotations
 
@@ -33,6 +33,27 @@ def rebuild() -> None:
         click.echo(
             f"{played} batches played into {settings.warehouse_path}; `rnn-pipeline demo` makes the"
             " other tables again"
+        )
+
+
+@click.command()
+def upgrade() -> None:
+    """Bring the warehouse of an older version of this program to this one's layout.
+
+    Every raw row and record goes over with its revision and the moment from which it was known; the
+    old file stays beside the new one.
+    """
+    with plain_errors():
+        from rnn_pipeline.market.rebuild import upgrade as bring_over
+        from rnn_pipeline.warehouse import Warehouse
+
+        path = load_settings().warehouse_path
+        if not (copied := bring_over(Warehouse(path))):
+            click.echo(f"{path} has this program's layout already", err=True)
+            return
+        click.echo(
+            f"{sum(copied.values()):,} rows of {len(copied)} tables brought into {path};"
+            " `rnn-pipeline demo` makes the other tables again"
         )
 
 

@@ -103,11 +103,11 @@ def tune(ticker: str, trials: int | None, fold: int) -> None:
     """
     with plain_errors():
         instance = prepare(load_settings())
-        from rnn_pipeline.defs.partitions import SETTINGS, range_tags, register_tickers
+        from rnn_pipeline.defs.partitions import SETTINGS, range_tags, registered_tickers
         from rnn_pipeline.defs.tuning import fragment_path
 
         ticker = ticker.upper()
-        known = register_tickers(instance, SETTINGS)
+        known = registered_tickers(instance, SETTINGS)
         if ticker not in known:
             raise click.ClickException(f"{ticker} is not in the universe: {', '.join(known)}")
         config: dict[str, object] = {"fold": fold}

@@ -33,7 +33,6 @@ from rnn_pipeline.warehouse.store import (
     Warehouse,
     WarehouseError,
     WarehouseLocked,
-    WarehouseVersionError,
 )
 
 if TYPE_CHECKING:
@@ -109,8 +108,8 @@ class Lake(Warehouse):
         """One transaction, on one snapshot; committed at the end of the block.
 
         Raises:
-            WarehouseVersionError: the catalog has another schema version.
-            WarehouseError: an extension is missing, or the catalog cannot be reached.
+            WarehouseError: the catalog has another schema version, an extension is missing, or the
+                catalog cannot be reached.
         """
         try:
             connection = self._open()
@@ -286,7 +285,7 @@ def _attached(process: int, address: LakeAddress, timeout: float) -> _Attached:
     except duckdb.Error as error:
         raise _unreachable(address, error) from None
     if row is None or row[0] != SCHEMA_VERSION:
-        raise WarehouseVersionError(
+        raise WarehouseError(
             f"warehouse {address} has schema version {row[0] if row else 'no'}, this program writes"
             f" version {SCHEMA_VERSION}: use the program that wrote it, or another schema"
         )

@@ -115,7 +115,8 @@ TABLES: dict[str, str] = {
     # What became of which version of a model, and from which session on; rows are only added.
     "models": (
         "event INTEGER PRIMARY KEY, ticker VARCHAR, slot VARCHAR, model VARCHAR, version VARCHAR,"
-        " recipe VARCHAR, grid VARCHAR, pooled BOOLEAN, fold INTEGER, trained_until DATE,"
+        " recipe VARCHAR, grid VARCHAR, horizon INTEGER, pooled BOOLEAN, fold INTEGER,"
+        " trained_until DATE,"
         " tested_until DATE, seen_until DATE, checkpoint VARCHAR, code_version VARCHAR,"
         " created_at TIMESTAMPTZ, state VARCHAR, was VARCHAR, from_session DATE,"
         " changed_at TIMESTAMPTZ, change VARCHAR, reason VARCHAR, run_id VARCHAR"

@@ -174,12 +174,14 @@ def test_a_ticker_that_was_never_restated_has_one_era(either):
     assert rows["in_era"].tolist() == [False, False, True, True, True]
 
 
-def test_a_file_of_another_version_is_left_alone(store):
+@pytest.mark.parametrize(("found", "way"), [(99, "install the newer program"), (3, "upgrade`")])
+def test_a_file_of_another_version_is_left_alone(store, found, way):
     store.last_session()
     with duckdb.connect(str(store.path)) as connection:
-        connection.execute("UPDATE meta SET schema_version = 99")
-    with pytest.raises(WarehouseVersionError, match="has schema version 99"):
+        connection.execute(f"UPDATE meta SET schema_version = {found}")
+    with pytest.raises(WarehouseVersionError, match=f"has schema version {found}.*{way}"):
         store.last_session()
+    assert store.schema_version() == found
 
 
 def test_a_database_of_something_else_is_left_alone(store):
