@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
@@ -100,7 +100,7 @@ class Rehearsal:
 
     def a_killed_worker_frees_its_slot_and_is_retried(self) -> str:
         """Killed while it holds the warehouse's slot; monitoring sees it, the daemon retries."""
-        run = self._launch("daily")
+        run = self._launch("take_in")
         until("a slot to be taken", lambda: run in self._holders())
         os.kill(self._worker(run), signal.SIGKILL)
         killed = time.monotonic()
@@ -158,13 +158,18 @@ def until(what: str, there: Callable[[], bool]) -> None:
 
 @contextmanager
 def _running(command: list[str], log: Path) -> Iterator[None]:
+    """A process, ended with all that it started: a code server waits for its runs otherwise."""
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
             yield
         finally:
             process.terminate()
-            process.wait(60)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _beside(program: str) -> str:
