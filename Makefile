@@ -12,21 +12,26 @@ ifdef TICKERS
 export RNN_PIPELINE_TICKERS := $(TICKERS)
 endif
 
-.PHONY: help demo ui test lint check format docs clean
+.PHONY: help demo ui test lake lint check format docs-tools docs wheel installed audit clean
 
 help:
 	@echo "make demo    run the whole pipeline on the embedded data and print today's decisions"
 	@echo "             (SOURCE=yahoo TICKERS=AAPL,MSFT for live data)"
 	@echo "make ui      open the pipeline in Dagster's UI on http://127.0.0.1:3000"
 	@echo "make test    run the tests"
+	@echo "make lake    run the tests of the warehouse on DuckLake, if PostgreSQL is installed"
 	@echo "make lint    formatter, linter, types, import contracts, Dagster definitions"
-	@echo "make check   lint and test"
+	@echo "make check   lint, consistent versions, and test"
 	@echo "make docs    build the documentation into site/, broken links are errors"
+	@echo "make wheel   build the wheel into dist/"
+	@echo "make installed   install that wheel elsewhere and run it from an empty folder (minutes)"
+	@echo "make audit   ask an advisory service on the internet about the pinned versions"
 	@echo "make clean   remove the environment and everything generated under data/"
 
 $(READY): setup.cfg pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing about a gigabyte of packages into $(VENV): a minute or two, nothing to see."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
@@ -40,6 +45,16 @@ ui: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
 
+LAKE := $(VENV)/lake
+
+$(LAKE): $(READY) rnn_pipeline_tests/warehouse/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(LAKE) \
+		--requirement rnn_pipeline_tests/warehouse/requirements.txt
+	@touch $(LAKE)
+
+lake: $(LAKE)
+	PYTHONPATH=$(CURDIR)/$(LAKE) $(BIN)/python -m pytest -m lake
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,6 +64,7 @@ lint: $(READY)
 		$(BIN)/dagster definitions validate --workspace workspace.yaml
 
 check: lint test
+	$(BIN)/python -m pip check --disable-pip-version-check
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -60,8 +76,26 @@ $(DOCS): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $(DOCS)
 
+# The tests build the site, too, where its tools are installed.
+docs-tools: $(DOCS)
+
 docs: $(DOCS)
 	$(BIN)/zensical build --clean --strict --config-file mkdocs.yml
+	@echo "Open site/index.html; searching needs a server: $(PYTHON) -m http.server --directory site"
+
+# setuptools would take files that were removed since from a build/ of before.
+wheel: $(READY)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+installed: wheel
+	.ci/installed $(PYTHON)
+
+# Strict, because pip-audit passes over what its service does not know and succeeds.
+audit: $(READY)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 clean:
-	rm -rf $(VENV) site data/sample data/yahoo
+	rm -rf $(VENV) build dist site data/sample data/yahoo

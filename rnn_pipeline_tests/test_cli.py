@@ -54,3 +54,17 @@ def test_every_command_explains_itself():
     for name, command in main.commands.items():
         assert command.help, name
         assert runner.invoke(main, [name, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "listens_on"), [([], "127.0.0.1"), (["--host", "0.0.0.0"], "0.0.0.0")]
+)
+def test_the_ui_is_for_this_machine_alone_unless_told_otherwise(
+    tmp_path, monkeypatch, asked, listens_on
+):
+    monkeypatch.setenv("RNN_PIPELINE_DATA_DIR", str(tmp_path))
+    started = []
+    monkeypatch.setattr(subprocess, "call", lambda command: started.append(command) or 0)
+    assert CliRunner().invoke(main, ["ui", "--port", "3999", *asked]).exit_code == 0
+    ((*_, option, host, _, _),) = started
+    assert (option, host) == ("--host", listens_on)

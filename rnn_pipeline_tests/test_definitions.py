@@ -46,7 +46,7 @@ GRAPH = {
     "sentiment_signals": {"news_sentiment", "walk_forward_forecasts"},
     "trading_signals": {"price_signals", "sentiment_signals"},
     "trading_decisions": {"trading_signals", "price_features"},
-    "walk_forward_report": {"walk_forward_forecasts", "trading_decisions"},
+    "walk_forward_report": {"walk_forward_forecasts", "trading_decisions", "paper_account"},
     "paper_account": {"trading_decisions", "raw_ohlcv"},
 }
 PER_TICKER_AND_DATE = {

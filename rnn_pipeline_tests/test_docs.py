@@ -46,11 +46,16 @@ NOT_RUN = [
     ("README.md", "installs packages; the tests run the same on less data"),
     ("README.md", "the tests do not run themselves"),
     ("README.md", "a server, live data, and everything once more"),
+    ("docs/dependencies.md", "asks an advisory service on the internet"),
+    *[("docs/deploy.md", "needs PostgreSQL and an object store")] * 4,
     ("docs/how-to/gpu.md", "needs a GPU"),
     ("docs/how-to/python.md", "a test of its own runs the example"),
     ("docs/how-to/python.md", "a test of its own runs the example"),
     ("docs/how-to/schedule.md", "a server that runs until it is stopped"),
     ("docs/how-to/tickers.md", "asks Yahoo Finance"),
+    ("docs/install.md", "installs packages; `make installed` does the same and more"),
+    ("docs/install.md", "needs a GPU"),
+    ("docs/security.md", "a connection that stays open"),
     ("docs/start.md", "installs packages; the tests run the same on less data"),
     ("docs/start.md", "a server that runs until it is stopped"),
     ("docs/training.md", "a server that runs until it is stopped"),
@@ -67,7 +72,7 @@ def of_language(*languages: str) -> list[str]:
 
 
 def test_every_block_says_what_language_it_is_in() -> None:
-    known = SHELL | {"python", "toml", "text", "mermaid", "cron", "ini"}
+    known = SHELL | {"python", "toml", "text", "cron", "ini", "nginx"}
     others = [
         (each.page, each.line)
         for name in NAMES
@@ -147,9 +152,10 @@ def run(command: str, block: Block) -> str:
     if program == "rnn-pipeline":
         result = CliRunner().invoke(cli.main, arguments)
         code, output, errors = result.exit_code, result.stdout, result.stderr
-    elif program == "python":
+    elif program in {"python", "pip"}:
+        module = ["-m", "pip"] if program == "pip" else []
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [sys.executable, *module, *arguments],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
@@ -231,9 +237,7 @@ def test_every_page_has_one_place_in_the_sites_navigation() -> None:
             for value in entry.values() if isinstance(entry, dict) else [entry]:
                 yield from pages(value) if isinstance(value, list) else [str(value)]
 
-    # Its one tag names a function of a Markdown extension, which is nothing to be loaded here.
-    text = (ROOT / "mkdocs.yml").read_text().replace("!!python/name:", "")
-    placed = list(pages(yaml.safe_load(text)["nav"]))
+    placed = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
     assert sorted(placed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
 
 
@@ -260,6 +264,13 @@ def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
         if not re.match(r"[a-z]+:|//", target) and not (page.parent / target).exists()
     ]
     assert broken == []
+    fetched = [
+        (str(page.relative_to(site)), tag)
+        for page in site.rglob("*.html")
+        for tag in re.findall(r"<(?:script|link|img|iframe)[^>]+", page.read_text())
+        if re.search(r'(?:src|href)="(?:https?:)?//', tag) and 'rel="canonical"' not in tag
+    ]
+    assert fetched == [], "the site must open without the internet"
     assert "rnn_pipeline.TradingLSTM" in (site / "reference" / "networks.html").read_text()
 
 
@@ -284,6 +295,27 @@ def test_the_map_of_a_text_on_rnns_names_assets_and_code_that_exist() -> None:
         assert named <= assets, section
         assert set(re.findall(r"`(\w+)`", code)) <= defined, section
         assert named or "forecaster" in asset
+
+
+def test_the_picture_of_the_graph_is_the_graph(tmp_path: Path) -> None:
+    """In a process of its own, because the tests' settings name other networks."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RNN_PIPELINE")}
+    code = (
+        "import runpy, sys; drawing = runpy.run_path(sys.argv[1]);"
+        "sys.stdout.write(drawing['drawn'](drawing['assets']()))"
+    )
+    drawn = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(DOCS / "graph.py")],
+        cwd=tmp_path,
+        env=own | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stdout == (DOCS / "images" / "assets.svg").read_text(), (
+        "the graph has changed: run `python docs/graph.py`"
+    )
 
 
 def test_the_museums_table_is_the_museum() -> None:

@@ -296,6 +296,48 @@ def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, inst
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 
 
+def test_networks_that_are_too_old_say_so_weigh_nothing_and_the_doctor_names_the_remedy(
+    store, instance, monkeypatch
+):
+    """The networks spoke until 12 February with strong evidence; from the 13th on they are old."""
+    before = derived_tables(store)
+    evidence = store.rows("evidence")
+    believed = evidence.assign(grade=evidence["grade"].mask(evidence["model"] == "lstm", "strong"))
+    with store.batch() as batch:
+        batch.replace("evidence", believed, ticker=TRADED)
+    operations = SETTINGS.operations.model_copy(update={"model_expiry": 3})
+    settings = SETTINGS.model_copy(update={"operations": operations})
+    with monkeypatch.context() as patch:
+        patch.setattr("rnn_pipeline.defs.trading.SETTINGS", settings)
+        decided_anew(store, instance)
+        patch.setenv("RNN_PIPELINE_OPERATIONS__MODEL_EXPIRY", "3")
+        page = CliRunner().invoke(cli.main, ["doctor", "--json"], catch_exceptions=False)
+    newest = pd.Timestamp("2013-03-01")
+    added = store.rows("signal_contributions", ticker="AAPL", session=(date(2013, 2, 1), newest))
+    told = dict(iter(added.groupby("session")))
+    young, old = (
+        told[pd.Timestamp(day)].set_index("source") for day in ("2013-02-12", "2013-02-13")
+    )
+    assert young.loc["lstm", "weight"] > 0
+    assert "lstm" not in old.index
+    for source in ("lstm (expired)", "gru (expired)"):
+        assert old.loc[source, ["grade", "weight", "contribution"]].tolist() == ["none", 0, 0]
+    (reason,) = store.rows("price_signals", "reason", ticker="AAPL", session=newest)["reason"]
+    assert "lstm (expired) none" in reason
+    (decided,) = store.rows("trading_decisions", ticker="AAPL", session=newest).itertuples()
+    assert (decided.grade, decided.position, decided.limited_by) == ("none", 0, "evidence")
+    assert page.exit_code == 1
+    (finding,) = [one for one in json.loads(page.stdout) if one["area"] == "models"]
+    assert (finding["state"], finding["command"]) == ("broken", "rnn-pipeline retrain")
+    assert finding["says"].endswith("sessions ago: expired")
+
+    with store.batch() as batch:
+        batch.replace("evidence", evidence, ticker=TRADED)
+    decided_anew(store, instance)
+    for name, frame in derived_tables(store).items():
+        assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+
+
 def test_a_daily_run_that_is_killed_goes_on_to_the_same_rows(store, instance, monkeypatch):
     """Killed in the middle of features, then in the middle of decisions, then left alone."""
     before = derived_tables(store)

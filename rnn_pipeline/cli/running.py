@@ -175,9 +175,13 @@ def retrain() -> None:
 
 
 @click.command()
-@click.option("--port", default=3000, show_default=True, help="port on this machine alone")
-def ui(port: int) -> None:
-    """Start Dagster's UI on the pipeline (dagster dev)."""
+@click.option("--port", default=3000, show_default=True, help="where it listens")
+@click.option("--host", default="127.0.0.1", show_default=True, help="this machine alone, or more")
+def ui(port: int, host: str) -> None:
+    """Start Dagster's UI on the pipeline (dagster dev).
+
+    It has no login: whoever reaches it can run and delete everything.
+    """
     with plain_errors():
         settings = load_settings()
         instance = prepare(settings)
@@ -188,5 +192,5 @@ def ui(port: int) -> None:
     workspace = settings.dagster_home / "workspace.yaml"
     workspace.write_text(_WORKSPACE)
     dagster = Path(sys.executable).with_name("dagster")
-    address = ["--host", "127.0.0.1", "--port", str(port)]
+    address = ["--host", host, "--port", str(port)]
     raise SystemExit(subprocess.call([dagster, "dev", "--workspace", workspace, *address]))

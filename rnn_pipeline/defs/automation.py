@@ -35,7 +35,7 @@ _SOURCES = ["raw_ohlcv", "raw_news"]
 _FEATURES = ["price_features", "news_sentiment", "model_features"]
 _SIGNALS = ["price_signals", "sentiment_signals", "trading_signals", "trading_decisions"]
 _REPORT = ["walk_forward_report", "paper_account"]
-_FORECASTERS = [f"{model}_forecaster" for model in SETTINGS.model.networks]
+_FORECASTERS = [f"{model}_forecaster" for model in SETTINGS.model.slots]
 
 #: The sample never changes, so nothing needs to watch it.
 _LIVE = (
@@ -206,7 +206,7 @@ def training_due(store: Warehouse, calendar: SessionCalendar, today: date) -> bo
         return False
     axis = calendar.sessions(first_session(SETTINGS), today)
     begun = walk_forward(
-        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.horizon
+        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.base_horizon
     )
     trained = store.rows("folds", "fold")["fold"].max()
     return bool(begun) and not begun[-1].number <= trained

@@ -67,7 +67,9 @@ def price_features(
     others = store.bars_by_era(rest, span.first, span.last, catalogue.UNIVERSE_WARM_UP)
     rows = catalogue.feature_table(bars, others)
     made_by = catalogue.feature_table_hash()
-    outcomes = price.targets(bars, SETTINGS.model.horizon).dropna(subset="target")
+    horizons = SETTINGS.model.horizons
+    outcomes = pd.concat([price.targets(bars, horizon) for horizon in horizons])
+    outcomes = outcomes.dropna(subset="target")
     outcomes = outcomes[outcomes["target_session"] >= pd.Timestamp(span.first)]
     days = (span.first, span.last)
     with store.batch() as batch:
@@ -82,7 +84,7 @@ def price_features(
             outcomes.assign(run_id=context.run.run_id),
             ticker=span.tickers,
             target_session=days,
-            horizon=SETTINGS.model.horizon,
+            horizon=list(horizons),
         )
     names = [feature.name for feature in price.PRICE_FEATURES]
     warm = rows.dropna(subset=names)
@@ -244,7 +246,8 @@ def sequence_windows(
     """One memory-mapped matrix of features, and the rows at which complete windows end.
 
     Windows are never copied: a network gathers its batch from the matrix. The metadata shows which
-    windows each fold may train on, stop on and test, and which tickers have too little history.
+    windows each fold may train on, stop on and test, and which tickers have too little history. All
+    horizons test the same sessions; the spans shown are purged by the shortest.
     """
     tickers = list(tickers_of(context))
     store = warehouse.store
@@ -255,9 +258,9 @@ def sequence_windows(
     matrix.write(folder)
     axis = session_axis(warehouse, market)
     folds = walk_forward(
-        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.horizon
+        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.base_horizon
     )
-    targets = store.rows("targets", ticker=tickers, horizon=SETTINGS.model.horizon)
+    targets = store.rows("targets", ticker=tickers, horizon=SETTINGS.model.base_horizon)
     index = window_index(matrix, targets, axis, SETTINGS.model.lookback)
     status = fold_status(matrix, index, folds)
     spans = fold_table(folds, axis)

@@ -127,9 +127,16 @@ def forecast_new_sessions(
     if wanted.empty:
         return no_forecasts()
     made, shown = _ask(store, calendar, wanted)
-    told = wanted[["ticker", "model", "session", "version", "trained_until", "newest_fold"]]
-    made = made.drop(columns="fold").merge(told, on=["ticker", "model", "session"])
-    rows = stamped(made.rename(columns={"newest_fold": "fold"}), shown, SETTINGS.model.horizon)
+    # Versions of a warehouse that never knew several horizons do not name theirs.
+    horizon = pd.to_numeric(wanted["horizon"]).fillna(SETTINGS.model.base_horizon).astype("int64")
+    wanted["horizon"] = horizon
+    told = ["ticker", "model", "session", "version", "trained_until", "newest_fold", "horizon"]
+    made = made.drop(columns="fold").merge(wanted[told], on=["ticker", "model", "session"])
+    made = made.rename(columns={"newest_fold": "fold"})
+    rows = pd.concat(
+        [stamped(own, shown, int(ahead)) for ahead, own in made.groupby("horizon")],
+        ignore_index=True,
+    )
     with store.batch() as batch:
         batch.append("forecasts", rows.assign(run_id=run_id))
         batch.append("forecast_quantiles", quantile_rows(rows.assign(run_id=run_id)))

@@ -1,5 +1,6 @@
 """Signals from forecasts and sentiment, their fusion, and what to do about it."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, get_args
 
@@ -29,7 +30,16 @@ from rnn_pipeline.trading import decisions, fusion, lineage
 _LOOK_BACK = timedelta(days=3 * SETTINGS.model.lookback + 30)
 
 #: What tells a user why a signal is what it is.
-_WHY = ["ticker", "source", "forecast", "standardised", "grade", "weight", "contribution"]
+_WHY = [
+    "ticker",
+    "source",
+    "horizon",
+    "forecast",
+    "standardised",
+    "grade",
+    "weight",
+    "contribution",
+]
 
 _LABELS = ("BUY", "HOLD", "SELL")
 
@@ -75,7 +85,7 @@ def price_signals(
     new = forecast_new_sessions(store, market.calendar, span, context.run.run_id)
     forecasts = _heard(warehouse, market, span)
     evidence = store.rows("evidence", ticker=span.tickers)
-    signals = fusion.price_signals(forecasts, evidence)
+    signals = fusion.price_signals(forecasts, evidence, SETTINGS.model.base_horizon)
     if len(signals):
         days = (span.first - _LOOK_BACK, span.last)
         features = store.rows("model_features", ticker=span.tickers, session=days)
@@ -138,11 +148,11 @@ def trading_signals(
     news = fusion.with_folds(store.rows("news_sentiment", **_of(span)), forecasts)
     evidence = store.rows("evidence", ticker=span.tickers)
     sources = [
-        fusion.price_sources(forecasts, evidence),
+        fusion.price_sources(forecasts, evidence, SETTINGS.model.base_horizon),
         fusion.sentiment_sources(news, evidence),
     ]
     added = fusion.contributions(
-        price, pd.concat(sources), SETTINGS.trading, lambda: _history(warehouse, span)
+        price, pd.concat(sources), SETTINGS.trading, lambda tickers: _history(warehouse, tickers)
     )
     signals = fusion.fuse(price, sentiment, added, SETTINGS.trading)
     signals = signals.merge(lineage.fused_lineage(price, sentiment), on=["ticker", "session"])
@@ -227,10 +237,11 @@ def _heard(warehouse: WarehouseResource, market: MarketResource, span: Span) -> 
     )
 
 
-def _history(warehouse: WarehouseResource, span: Span) -> pd.DataFrame:
-    """What the sources of the span's tickers ever said, for a policy that learns."""
-    store = warehouse.store
+def _history(warehouse: WarehouseResource, tickers: Collection[str]) -> pd.DataFrame:
+    """What the sources of tickers ever said, for a policy that learns."""
     return fusion.source_history(
-        store.rows("recipe_forecasts", ticker=span.tickers),
-        store.rows("news_sentiment", ticker=span.tickers),
+        *(
+            warehouse.store.rows(name, ticker=list(tickers))
+            for name in ("recipe_forecasts", "news_sentiment")
+        )
     )

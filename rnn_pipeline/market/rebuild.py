@@ -1,13 +1,18 @@
-"""The raw tables made anew from the journal and its payloads alone."""
+"""A new file for the warehouse: from the journal and its payloads alone, or from an older file.
+
+Neither loses a revision. What the derived tables hold follows from the raw ones and is made by
+materializing their assets, so they are not carried from one layout to another.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rnn_pipeline.market.commit import replay
+from rnn_pipeline.market.commit import IngestError, replay
 from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.sources import BarSource, NewsSource
-from rnn_pipeline.warehouse import PayloadStore, Warehouse
+from rnn_pipeline.warehouse import PayloadStore, Warehouse, WarehouseError, WarehouseVersionError
+from rnn_pipeline.warehouse.schema import SCHEMA_VERSION
 
 #: What :func:`rebuild` makes; every other table but :data:`RECORDS` is made from these by
 #: materializing its asset.
@@ -21,6 +26,12 @@ RAW_TABLES = (
     "missing_sessions",
     "ingest_ledger",
 )
+
+#: Of these a rebuilt file must hold every revision that the old one held.
+_REVISIONS = {
+    "raw_ohlcv": ["ticker", "session", "revision"],
+    "raw_news": ["news_id", "ticker", "revision"],
+}
 
 #: What was decided and tried at the time, and nothing can make again: taken over as it is.
 RECORDS = ("trials", "tuning_trials", "models", "paper_orders")
@@ -38,30 +49,93 @@ def rebuild(
         How many batches were played.
 
     Raises:
-        IngestError: an entry's source is not among ``sources``.
+        IngestError: an entry's source is not among ``sources``, or the journal does not make every
+            revision that the old file holds.
+        WarehouseVersionError: the old file was written by a newer program.
         FileNotFoundError: a payload is gone.
         ValueError: a payload or an entry is damaged.
     """
-    fresh = Warehouse(warehouse.path.with_name(f"{warehouse.path.name}.rebuilt"))
-    for leftover in (fresh.path, fresh.wal_path):
-        leftover.unlink(missing_ok=True)
+    _refuse_newer(warehouse)
+    fresh = _beside(warehouse, "rebuilt")
     played = replay(fresh, payloads, sources, progress)
     fresh.last_session()  # an empty journal makes an empty warehouse
-    _take_over_records(warehouse, fresh, progress)
-    old = Warehouse(warehouse.path.with_name(f"{warehouse.path.name}.before-rebuild"))
+    if warehouse.path.exists():
+        _refuse_loss(warehouse, fresh, payloads)
+        _take_over_records(warehouse, fresh, progress)
+    _put_in_place(fresh, warehouse, "before-rebuild")
+    return played
+
+
+def upgrade(warehouse: Warehouse) -> dict[str, int]:
+    """Replace a file of an older layout by one of this program's; the old one is kept beside.
+
+    Raw tables and records are copied value for value, so every row keeps its revision and the
+    moment from which it was known; payloads are not needed.
+
+    Returns:
+        The rows copied of each table; empty if the file has this program's layout already.
+
+    Raises:
+        WarehouseVersionError: the file is no warehouse, or was written by a newer program.
+        WarehouseError: there is no file, or it cannot be opened.
+    """
+    if not warehouse.path.exists():
+        raise WarehouseError(f"there is no warehouse at {warehouse.path}: nothing to upgrade")
+    found = warehouse.schema_version()
+    if found == SCHEMA_VERSION:
+        return {}
+    if found is None or found > SCHEMA_VERSION:
+        raise WarehouseVersionError(warehouse.path, found)
+    fresh = _beside(warehouse, "upgraded")
+    copied = fresh.carry_over(warehouse.path, (*RAW_TABLES, *RECORDS))
+    _put_in_place(fresh, warehouse, f"version-{found}")
+    return copied
+
+
+def _beside(warehouse: Warehouse, name: str) -> Warehouse:
+    fresh = Warehouse(warehouse.path.with_name(f"{warehouse.path.name}.{name}"))
+    for leftover in (fresh.path, fresh.wal_path):
+        leftover.unlink(missing_ok=True)
+    return fresh
+
+
+def _put_in_place(fresh: Warehouse, warehouse: Warehouse, kept_as: str) -> None:
+    old = Warehouse(warehouse.path.with_name(f"{warehouse.path.name}.{kept_as}"))
     for source, target in (
         (warehouse.path, old.path),
         (warehouse.wal_path, old.wal_path),
         (fresh.path, warehouse.path),
+        (fresh.wal_path, warehouse.wal_path),
     ):
         if source.exists():
             source.replace(target)
-    return played
+
+
+def _refuse_newer(warehouse: Warehouse) -> None:
+    try:
+        found = warehouse.schema_version()
+    except WarehouseError:  # a damaged file is what rebuilding is for
+        return
+    if found is not None and found > SCHEMA_VERSION:
+        raise WarehouseVersionError(warehouse.path, found)
+
+
+def _refuse_loss(old: Warehouse, fresh: Warehouse, payloads: PayloadStore) -> None:
+    for table, held in old.salvage(_REVISIONS).items():
+        key = _REVISIONS[table]
+        made = fresh.rows(table, ", ".join(key))
+        both = held[key].merge(made, on=key, how="left", indicator="made")
+        lost = both.loc[both["made"] == "left_only", key]
+        if len(lost):
+            first = " ".join(str(value) for value in lost.iloc[0])
+            raise IngestError(
+                f"{len(lost)} rows of {table} in {old.path} are not in the journal"
+                f" {payloads.journal.folder} (the first: {first}), so nothing was replaced: put"
+                " the missing journal entries and payloads back, or move the old file away"
+            )
 
 
 def _take_over_records(old: Warehouse, fresh: Warehouse, progress: Callable[[str], None]) -> None:
-    if not old.path.exists():
-        return
     found = old.salvage(RECORDS)
     with fresh.batch() as batch:
         for table, rows in found.items():

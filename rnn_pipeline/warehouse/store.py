@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,24 @@ class WarehouseLocked(WarehouseError):
 
 
 class WarehouseVersionError(WarehouseError):
-    """The file was written by a program with another schema."""
+    """The file has another layout than this program's, or none.
+
+    Args:
+        path: of the file.
+        found: its schema version; None where it has none.
+    """
+
+    def __init__(self, path: Path, found: int | None) -> None:
+        if found is None:
+            way = "it is no warehouse: move it away, or set another data_dir"
+        elif found > SCHEMA_VERSION:
+            way = "install the newer program that wrote it, or set another data_dir"
+        else:
+            way = "run `rnn-pipeline upgrade`, which keeps the old file beside the new one"
+        super().__init__(
+            f"warehouse {path} has schema version {'no' if found is None else found}, this program"
+            f" writes version {SCHEMA_VERSION}: {way}"
+        )
 
 
 class _Busy(Exception):
@@ -108,13 +125,22 @@ class Batch:
         self._connection.execute(f"DELETE FROM {table} WHERE {where}", parameters)
         return self.append(table, frame)
 
+    def take_in(self, table: str, file: Path) -> None:
+        """Insert the rows of a Parquet file by column name, value for value."""
+        rows = "FROM read_parquet(?)"
+        if table in OPEN_TABLES:
+            self._add_columns(table, self.read(f"SELECT * {rows} LIMIT 0", [str(file)]))
+        self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * {rows}", [str(file)])
+
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
         """Run a query inside the transaction."""
         return _frame(self._connection.execute(sql, list(parameters)))
 
     def _columns(self, table: str) -> set[str]:
         rows = self._connection.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table]
+            "SELECT column_name FROM duckdb_columns()"
+            " WHERE database_name = current_database() AND table_name = ?",
+            [table],
         ).fetchall()
         return {row[0] for row in rows}
 
@@ -146,6 +172,17 @@ class Warehouse:
     def __init__(self, path: Path, lock_timeout: float = 60.0) -> None:
         self.path = path
         self.lock_timeout = lock_timeout
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        """Whether there is anything to read; opening would create it."""
+        return self.path.exists()
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self.path.stat().st_size
 
     @property
     def wal_path(self) -> Path:
@@ -268,6 +305,45 @@ class Warehouse:
                     found[table] = _frame(connection.execute(f"SELECT * FROM {table} ORDER BY ALL"))
         return found
 
+    def schema_version(self) -> int | None:
+        """The layout that the file has; None where there is no file, or it is no warehouse.
+
+        Raises:
+            WarehouseError: the file cannot be opened.
+        """
+        if not self.path.exists():
+            return None
+        with closing(self._open()) as connection:
+            return _stored_version(connection)
+
+    def carry_over(self, older: Path, tables: Iterable[str]) -> dict[str, int]:
+        """Copy tables of a file with an older layout into this one, in one transaction.
+
+        Rows go over value for value by the names of their columns: a column that is new here is
+        NULL, one that is gone here stays behind.
+
+        Returns:
+            The rows copied of each table; without the tables that the older file does not have.
+        """
+        copied = {}
+        with self.connection() as connection:
+            connection.execute(f"ATTACH '{_quoted(older)}' AS older (READ_ONLY)")
+            columns = connection.execute(
+                "SELECT t.table_name, string_agg(format('\"{}\"', t.column_name), ', ')"
+                " FROM duckdb_columns() t JOIN duckdb_columns() o USING (table_name, column_name)"
+                " WHERE t.database_name = current_database() AND o.database_name = 'older'"
+                " GROUP BY t.table_name"
+            )
+            common = dict(columns.fetchall())
+            connection.begin()
+            for table in tables:
+                if table in common:
+                    ((copied[table],),) = connection.execute(
+                        f"INSERT INTO {table} BY NAME SELECT {common[table]} FROM older.{table}"
+                    ).fetchall()
+            connection.commit()
+        return copied
+
     def headlines(
         self,
         tickers: Iterable[str],
@@ -337,22 +413,19 @@ class Warehouse:
             ) from None
 
     def _ensure_schema(self, connection: duckdb.DuckDBPyConnection) -> None:
-        tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
-        if not tables:
+        if not connection.execute("SHOW TABLES").fetchall():
             _create_schema(connection)
             return
-        row = (
-            connection.execute("SELECT schema_version FROM meta").fetchone()
-            if "meta" in tables
-            else None
-        )
-        found = row[0] if row else "no"
+        found = _stored_version(connection)
         if found != SCHEMA_VERSION:
-            raise WarehouseVersionError(
-                f"warehouse {self.path} has schema version {found}, this program writes version"
-                f" {SCHEMA_VERSION}: use the program that wrote it, set another data_dir, or run"
-                " `rnn-pipeline rebuild`"
-            )
+            raise WarehouseVersionError(self.path, found)
+
+
+def _stored_version(connection: duckdb.DuckDBPyConnection) -> int | None:
+    if ("meta",) not in connection.execute("SHOW TABLES").fetchall():
+        return None
+    row = connection.execute("SELECT schema_version FROM meta").fetchone()
+    return row[0] if row else None
 
 
 def _create_schema(connection: duckdb.DuckDBPyConnection) -> None:
@@ -363,6 +436,10 @@ def _create_schema(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"CREATE VIEW {view} AS {query}")
     connection.execute("INSERT INTO meta VALUES (?, ?)", [SCHEMA_VERSION, datetime.now(UTC)])
     connection.commit()
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """The journal: what a crash took is played again, and the whole warehouse can be made from it."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -12,9 +13,9 @@ import pytest
 from rnn_pipeline.market import commit
 from rnn_pipeline.market.commit import IngestError, release, replay
 from rnn_pipeline.market.quarantine import NotReleasable, waiting_rows
-from rnn_pipeline.market.rebuild import RAW_TABLES, rebuild
+from rnn_pipeline.market.rebuild import RAW_TABLES, rebuild, upgrade
 from rnn_pipeline.market.sources import UnknownTicker
-from rnn_pipeline.warehouse import Warehouse
+from rnn_pipeline.warehouse import Warehouse, WarehouseError, WarehouseVersionError
 
 from .tables import LATER, Market, TableSource, all_sound, counts, month, news
 
@@ -85,6 +86,104 @@ def test_records_of_a_file_that_is_no_warehouse_are_begun_anew(market):
     rebuild(market.store, market.payloads, [market.source], said.append)
     assert market.store.tickers() == ["AAA", "BBB"]
     assert "trials, tuning_trials, models, paper_orders could not be read" in said[-1]
+
+
+def lay_out_as_version_3(market):
+    """What distinguished the last version: no registry of models, other columns of signals."""
+    with market.store.connection() as connection:
+        connection.execute(
+            "DROP VIEW champions CASCADE; DROP TABLE models; DROP TABLE paper_orders;"
+            " ALTER TABLE trading_signals DROP COLUMN policy;"
+            " ALTER TABLE ticker_status ADD COLUMN gone VARCHAR;"
+            " UPDATE meta SET schema_version = 3"
+        )
+
+
+def test_an_upgrade_carries_every_revision_over_without_asking_the_payloads(market, tmp_path):
+    an_eventful_life(market)
+    with market.store.batch() as batch:
+        batch.append("trials", pd.DataFrame({"ticker": ["AAA"], "model": ["lstm"], "seed": [0]}))
+    before = market.tables(*RAW_TABLES, "trials")
+    then = pd.Timestamp(LATER) + pd.Timedelta(hours=1)
+    known_then = market.store.bars(["AAA", "BBB"], as_of=then)
+    lay_out_as_version_3(market)
+    with pytest.raises(WarehouseVersionError, match="run `rnn-pipeline upgrade`"):
+        market.store.tickers()
+    shutil.rmtree(tmp_path / "payloads")
+    copied = upgrade(market.store)
+    assert copied == {name: len(rows) for name, rows in before.items()} | {"tuning_trials": 0}
+    for name, rows in market.tables(*RAW_TABLES, "trials").items():
+        pd.testing.assert_frame_equal(rows, before[name], check_exact=True)
+    as_of = market.store.bars(["AAA", "BBB"], as_of=then)
+    pd.testing.assert_frame_equal(as_of, known_then, check_exact=True)
+    assert as_of["close"].ne(market.store.bars(["AAA", "BBB"])["close"]).any()
+    kept = Warehouse(market.store.path.with_name("warehouse.duckdb.version-3"))
+    assert kept.schema_version() == 3
+    assert upgrade(market.store) == {}
+
+
+def test_an_upgraded_warehouse_goes_on_from_where_it_was(market):
+    market.source.bars["AAA"].loc[2, "high"] = 1.0
+    market.bars()
+    lay_out_as_version_3(market)
+    upgrade(market.store)
+    market.source.bars["BBB"].loc[4, "close"] += 0.25
+    lines = market.bars(LATER + timedelta(days=9))
+    assert [counts(line)[:3] for line in lines] == [(0, 0, 19), (0, 1, 19)]
+    before = market.tables("raw_ohlcv", "raw_news", "quarantine")
+    rebuild(market.store, market.payloads, [market.source])
+    for name, rows in market.tables(*before).items():
+        pd.testing.assert_frame_equal(rows, before[name], check_exact=True)
+
+
+def test_commits_that_are_still_in_the_log_of_an_older_file_are_carried_over_too(
+    market, monkeypatch
+):
+    market.bars()
+    with monkeypatch.context() as patch:
+        opening = Warehouse._open_once
+
+        def leaves_its_log(store):
+            connection = opening(store)
+            connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+            return connection
+
+        patch.setattr(Warehouse, "_open_once", leaves_its_log)
+        lay_out_as_version_3(market)
+        market.store.schema_version()
+        assert market.store.wal_path.exists()
+        upgrade(market.store)
+    assert len(market.store.bars(["AAA"])) == 20
+
+
+def test_a_newer_file_is_neither_upgraded_nor_rebuilt(market):
+    market.bars()
+    with market.store.connection() as connection:
+        connection.execute("UPDATE meta SET schema_version = 99")
+    content = market.store.path.read_bytes()
+    for attempt in (
+        lambda: upgrade(market.store),
+        lambda: rebuild(market.store, market.payloads, [market.source]),
+    ):
+        with pytest.raises(WarehouseVersionError, match="install the newer program"):
+            attempt()
+    assert market.store.path.read_bytes() == content
+
+
+def test_there_must_be_something_to_upgrade(market):
+    with pytest.raises(WarehouseError, match="nothing to upgrade"):
+        upgrade(market.store)
+    assert not market.store.path.exists()
+
+
+def test_a_journal_that_lost_entries_does_not_replace_what_holds_them(market, tmp_path):
+    market.bars()
+    market.source.bars["AAA"].loc[4, "close"] += 0.25
+    market.bars(LATER + timedelta(days=1))
+    (tmp_path / "payloads" / "journal" / "00000002.json").unlink()
+    with pytest.raises(IngestError, match=r"1 rows of raw_ohlcv .*the first: AAA 2024-03-07 .* 1"):
+        rebuild(market.store, market.payloads, [market.source])
+    assert len(market.store.rows("raw_ohlcv", revision=1)) == 1
 
 
 def test_a_damaged_payload_stops_a_rebuild_and_leaves_the_warehouse(market):
