@@ -103,14 +103,12 @@ def test_a_range_backfill_shows_its_progress_until_it_is_done(ui, page, launched
     page.get_by_text(re.compile(r"^2012-0[123]-01\|")).first.wait_for()
 
 
-def test_the_report_fits_its_screen_and_shows_decisions_first(browser, demo):
+def test_the_report_fits_its_screen_and_breaks_nothing(browser, demo):
     opened = browser.new_page(viewport={"width": 1280, "height": 800})
     errors = []
     opened.on("pageerror", lambda error: errors.append(error))
     opened.goto(REPORT.as_uri())
-    opened.get_by_text("AAPL").first.wait_for()
+    opened.locator("h1").first.wait_for()
     assert opened.evaluate("document.documentElement.scrollWidth") <= 1280
-    first = opened.locator("h2").first.inner_text()
-    assert "ecision" in first, first
     assert errors == []
     opened.close()
