@@ -12,13 +12,14 @@ ifdef TICKERS
 export RNN_PIPELINE_TICKERS := $(TICKERS)
 endif
 
-.PHONY: help demo ui test lint check format docs-tools docs wheel installed audit clean
+.PHONY: help demo ui test lake lint check format docs-tools docs wheel installed audit clean
 
 help:
 	@echo "make demo    run the whole pipeline on the embedded data and print today's decisions"
 	@echo "             (SOURCE=yahoo TICKERS=AAPL,MSFT for live data)"
 	@echo "make ui      open the pipeline in Dagster's UI on http://127.0.0.1:3000"
 	@echo "make test    run the tests"
+	@echo "make lake    run the tests of the warehouse on DuckLake, if PostgreSQL is installed"
 	@echo "make lint    formatter, linter, types, import contracts, Dagster definitions"
 	@echo "make check   lint, consistent versions, and test"
 	@echo "make docs    build the documentation into site/, broken links are errors"
@@ -43,6 +44,16 @@ ui: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+LAKE := $(VENV)/lake
+
+$(LAKE): $(READY) rnn_pipeline_tests/warehouse/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(LAKE) \
+		--requirement rnn_pipeline_tests/warehouse/requirements.txt
+	@touch $(LAKE)
+
+lake: $(LAKE)
+	PYTHONPATH=$(CURDIR)/$(LAKE) $(BIN)/python -m pytest -m lake
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

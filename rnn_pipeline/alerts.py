@@ -1,4 +1,4 @@
-"""Telling a person: alerts to the log, by e-mail and to a webhook.
+"""Telling a person: alerts to the log, by e-mail, to a webhook, and by ways of one's own.
 
 An alert has a key, and a key is told once a day by each way. What cannot be delivered is written
 down for ``rnn-pipeline doctor``, tried again with the next alert, and never fails what raised it.
@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rnn_pipeline.settings import PREFIX, AlertSpec
+from rnn_pipeline.settings import PREFIX, AlertSpec, OwnCodeError, load_own_code
 from rnn_pipeline.warehouse.files import write_atomically
 
 #: Seconds that a mail server or a webhook may take.
@@ -54,7 +55,8 @@ class Alert:
         return f"{self.severity}: {self.title}. {self.text}".rstrip() + mend
 
 
-#: A way to deliver: takes all that is new at once, raises where it could not be delivered.
+#: A way to deliver: takes all that is new at once, raises where it could not be delivered. A way of
+#: one's own is a function of this kind, named in the settings (``alerts.hooks``).
 Hook = Callable[[Sequence[Alert]], None]
 
 
@@ -94,7 +96,8 @@ def deliver(
             hook(new)
         except Exception as error:
             # The message of an error may quote an address with a token in it; its type does not.
-            failed[name] = type(error).__name__
+            told_safely = isinstance(error, OwnCodeError)
+            failed[name] = str(error) if told_safely else type(error).__name__
             known["failed"][name] = {"at": now.isoformat(), "error": failed[name]}
             _log.warning("alerts could not be delivered by %s: %s", name, failed[name])
             continue
@@ -123,13 +126,21 @@ def recall(memory: Path) -> dict[str, Any]:
 
 
 def hooks_of(spec: AlertSpec, environment: Mapping[str, str] = os.environ) -> dict[str, Hook]:
-    """The hooks that the settings ask for: log always, email and webhook where they have a goal."""
+    """The hooks that the settings ask for: log always, email and webhook where they have a goal.
+
+    Those of one's own are named as the settings name them.
+    """
     hooks: dict[str, Hook] = {"log": _to_log}
     if spec.email_to:
         hooks["email"] = lambda alerts: _to_email(alerts, spec, environment)
     if spec.webhook is not None:
         hooks["webhook"] = lambda alerts: _to_webhook(alerts, spec, environment)
-    return hooks
+    return hooks | {path: partial(_to_own, path) for path in spec.hooks}
+
+
+def _to_own(path: str, alerts: Sequence[Alert]) -> None:
+    # Loaded here and not before: that it cannot be is something to be told by the other ways.
+    load_own_code(path)(alerts)
 
 
 def _to_log(alerts: Sequence[Alert]) -> None:

@@ -25,11 +25,12 @@ _CORPUS_ROWS = 300
 def rehearsal(settings: Settings) -> Settings:
     """The same pipeline with folds of weeks and networks of a few units."""
     model = settings.model
-    train = catalogue.WARM_UP + model.lookback + MIN_TRAIN_WINDOWS + model.horizon
+    longest = model.horizons[-1]
+    train = catalogue.WARM_UP + model.lookback + MIN_TRAIN_WINDOWS + longest
     small = TrainingSpec(epochs=2, batch_size=32)
     return settings.model_copy(
         update={
-            "folds": FoldSpec(train_size=train, val_size=_VAL + model.horizon, test_size=_TEST),
+            "folds": FoldSpec(train_size=train, val_size=_VAL + longest, test_size=_TEST),
             "model": model.model_copy(
                 update={
                     "seeds": model.seeds[:1],

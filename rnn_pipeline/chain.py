@@ -22,8 +22,7 @@ import torch
 
 from rnn_pipeline.evidence.baselines import walk_forward_baselines
 from rnn_pipeline.evidence.lookahead import Knowledge
-from rnn_pipeline.evidence.significance import walk_forward_evidence, with_sentiment
-from rnn_pipeline.evidence.trials import recipes, trials_of
+from rnn_pipeline.evidence.significance import tried_now, walk_forward_evidence
 from rnn_pipeline.features import catalogue, price
 from rnn_pipeline.features.folds import Fold, open_sessions, walk_forward
 from rnn_pipeline.features.model import model_columns, model_features
@@ -46,7 +45,7 @@ from rnn_pipeline.networks.walk_forward import (
     train_walk_forward,
     walk_forward_forecasts,
 )
-from rnn_pipeline.settings import SentimentSpec, Settings
+from rnn_pipeline.settings import ModelSettings, SentimentSpec, Settings
 from rnn_pipeline.trading import fusion
 from rnn_pipeline.trading.account import Account
 from rnn_pipeline.trading.decisions import decide
@@ -105,7 +104,7 @@ class Stages:
     baselines: Callable[..., tuple[Frame, int]] = walk_forward_baselines
     forecasts: Callable[..., Frame] = walk_forward_forecasts
     evidence: Callable[[Frame, Frame, Frame], Frame] = walk_forward_evidence
-    price_signals: Callable[[Frame, Frame], Frame] = fusion.price_signals
+    price_signals: Callable[[Frame, Frame, int], Frame] = fusion.price_signals
     sentiment_signals: Callable[[Frame, Frame], Frame] = fusion.sentiment_signals
     contributions: Callable[..., Frame] = fusion.contributions
     trading_signals: Callable[..., Frame] = fusion.fuse
@@ -158,7 +157,6 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
     prices = stages.price_features(bars, bars.iloc[:0]).assign(
         feature_set_hash=catalogue.feature_table_hash()
     )
-    outcomes = stages.targets(bars, model.horizon).dropna(subset="target")
 
     sentiment_network = stages.sentiment_model(store.rows("labelled_headlines"), model.sentiment)
     sessions = stages.bars(store, tickers, first, last, SPAN - 1)
@@ -170,52 +168,31 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
     columns = model_columns(model.features)
     shown = stages.model_features(prices, sentiment, columns)
     matrix = ModelMatrix.build(shown, columns)
-    folds = stages.folds(open_sessions(axis, settings.folds), settings.folds, model.horizon)
-    index = window_index(matrix, outcomes, axis, model.lookback)
-    datasets = list(stages.fold_datasets(matrix, index, folds))
-
-    # A GPU has rounding of its own.
-    backend = "auto" if settings.compute.backend == "gpu" else settings.compute.backend
-    compute = Compute(torch.device("cpu"), backend, memory_gb=settings.compute.memory_gb)
-    fitted: dict[str, dict[str, Forecaster]] = {}
-    for name, network in model.networks.items():
-        made: list[Forecaster] = []
-        stages.forecasters(
-            name,
-            columns,
-            datasets,
-            network,
-            model.training,
-            model.seeds,
-            compute,
-            networks={},
-            on_complete=made.extend,
-            warm_epochs=model.warm_epochs,
-        )
-        fitted[name] = {one.ticker: one for one in sorted(made, key=lambda one: one.ticker)}
-    baselines = stamped(stages.baselines(datasets, outcomes)[0], shown, model.horizon)
-    forecasts = stamped(stages.forecasts(datasets, list(fitted.values())), shown, model.horizon)
+    walks = [
+        _walked(part, bars, matrix, shown, axis, settings, stages) for part in model.by_horizon()
+    ]
+    outcomes = pd.concat([walk.outcomes for walk in walks], ignore_index=True)
+    forecasts = pd.concat([walk.forecasts for walk in walks], ignore_index=True)
     with store.batch() as batch:
         batch.append("targets", outcomes)
         batch.append("forecasts", forecasts)
     known = store.rows("walk_forward_forecasts")
     # Nothing else was ever tried here, so when it was does not matter.
-    tried = trials_of(
-        with_sentiment(known, sentiment),
-        **recipes(model, settings.folds),
-        tried_at=closes.iloc[0],
-    )
+    tried = tried_now(known, sentiment, model, settings.folds, closes.iloc[0])
     evidence = stages.evidence(known, sentiment, tried)
     told = fusion.with_folds(sentiment, known)
-    from_price = stages.price_signals(known, evidence)
+    from_price = stages.price_signals(known, evidence, model.base_horizon)
     from_news = stages.sentiment_signals(told, evidence)
     added = stages.contributions(
         from_price,
         pd.concat(
-            [fusion.price_sources(known, evidence), fusion.sentiment_sources(told, evidence)]
+            [
+                fusion.price_sources(known, evidence, model.base_horizon),
+                fusion.sentiment_sources(told, evidence),
+            ]
         ),
         settings.trading,
-        lambda: fusion.source_history(known, sentiment),
+        lambda tickers: fusion.source_history(known[known["ticker"].isin(tickers)], sentiment),
     )
     signals = stages.trading_signals(from_price, from_news, added, settings.trading)
     market = stages.market(
@@ -223,7 +200,7 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         prices[["ticker", "session", "volatility_20"]],
     )
     positions, account = stages.positions(
-        signals, market, settings.trading, settings.backtest, model.horizon
+        signals, market, settings.trading, settings.backtest, model.base_horizon
     )
     price_made = price_lineage(known, matrix, model.lookback)
     # The hash of the sentiment network is that of its file, and here there is none.
@@ -236,8 +213,9 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
     open_days = pd.DatetimeIndex(traded["session"].unique()).sort_values()
     begins = {
         fold.number: closes[open_days[open_days.searchsorted(axis[fold.test.start])]]
-        for fold in folds
+        for fold in walks[0].folds
     }
+    fitted = {name: made for walk in walks for name, made in walk.fitted.items()}
     asked = forecasts.groupby(["ticker", "fold"])["known_at"].min()
     return {
         "price_features": prices,
@@ -245,11 +223,11 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         "sentiment_model": _sentiment_weights(sentiment_network, closes.iloc[0]),
         "news_sentiment": sentiment,
         "model_features": shown,
-        "fold_windows": _fold_windows(index, folds, begins, closes),
-        "scalers": _scalers(datasets, columns, begins),
+        "fold_windows": pd.concat([_fold_windows(walk, begins, closes) for walk in walks]),
+        "scalers": pd.concat([_scalers(walk, columns, begins) for walk in walks]),
         "training_history": _histories(fitted, asked),
         "checkpoints": _weights(fitted, asked),
-        "baseline_forecasts": baselines,
+        "baseline_forecasts": pd.concat([walk.baselines for walk in walks], ignore_index=True),
         "forecasts": forecasts,
         **({"forecast_quantiles": quantiles} if len(quantiles) else {}),
         "evidence": evidence,
@@ -262,6 +240,59 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
         ),
         "trading_account": account,
     }
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """What the walk-forward of one horizon is made of, and what it made."""
+
+    horizon: int
+    outcomes: Frame
+    folds: tuple[Fold, ...]
+    index: Frame
+    datasets: list[FoldData]
+    fitted: dict[str, dict[str, Forecaster]]
+    baselines: Frame
+    forecasts: Frame
+
+
+def _walked(
+    part: ModelSettings,
+    bars: Frame,
+    matrix: ModelMatrix,
+    shown: Frame,
+    axis: pd.DatetimeIndex,
+    settings: Settings,
+    stages: Stages,
+) -> _Walk:
+    """Train every network of one horizon on its own targets and purge, and let it forecast."""
+    horizon = part.base_horizon
+    outcomes = stages.targets(bars, horizon).dropna(subset="target")
+    folds = stages.folds(open_sessions(axis, settings.folds), settings.folds, horizon)
+    index = window_index(matrix, outcomes, axis, part.lookback)
+    datasets = list(stages.fold_datasets(matrix, index, folds))
+    # A GPU has rounding of its own.
+    backend = "auto" if settings.compute.backend == "gpu" else settings.compute.backend
+    compute = Compute(torch.device("cpu"), backend, memory_gb=settings.compute.memory_gb)
+    fitted: dict[str, dict[str, Forecaster]] = {}
+    for name, network in part.networks.items():
+        made: list[Forecaster] = []
+        stages.forecasters(
+            name,
+            matrix.columns,
+            datasets,
+            network,
+            part.training,
+            part.seeds,
+            compute,
+            networks={},
+            on_complete=made.extend,
+            warm_epochs=part.warm_epochs,
+        )
+        fitted[name] = {one.ticker: one for one in sorted(made, key=lambda one: one.ticker)}
+    baselines = stamped(stages.baselines(datasets, outcomes)[0], shown, horizon)
+    forecasts = stamped(stages.forecasts(datasets, list(fitted.values())), shown, horizon)
+    return _Walk(horizon, outcomes, folds, index, datasets, fitted, baselines, forecasts)
 
 
 def sized(
@@ -299,7 +330,7 @@ def sized(
         store.rows("price_features", "ticker, session, volatility_20", **days),
     )
     frames = size_positions(
-        signals, market, settings.trading, settings.backtest, settings.model.horizon, account
+        signals, market, settings.trading, settings.backtest, settings.model.base_horizon, account
     )
     positions, accounts = (frame[frame["session"] >= pd.Timestamp(first)] for frame in frames)
     return positions, accounts
@@ -318,33 +349,31 @@ def _sentiment_weights(classifier: SentimentClassifier, known_at: pd.Timestamp) 
     return pd.DataFrame({"weights": [weights], "vocabulary": [words], "known_at": [known_at]})
 
 
-def _fold_windows(
-    index: Frame, folds: Sequence[Fold], begins: Mapping[int, Any], closes: pd.Series
-) -> Frame:
+def _fold_windows(walk: _Walk, begins: Mapping[int, Any], closes: pd.Series) -> Frame:
     """Which windows each fold trains on, stops on and tests."""
-    rows = pd.concat([fold_windows(index, fold) for fold in folds], ignore_index=True)
+    rows = pd.concat([fold_windows(walk.index, fold) for fold in walk.folds], ignore_index=True)
+    rows["horizon"] = walk.horizon
     own, fold = rows["session"].map(closes), rows["fold"].map(begins)
     # The target of a test window is not yet known: it is compared among the targets.
     rows = rows.drop(columns=["end_row", "target"])
     return rows.assign(known_at=own.where(rows["role"] == "test", fold))
 
 
-def _scalers(
-    datasets: Iterable[FoldData], columns: Sequence[str], begins: Mapping[int, Any]
-) -> Frame:
+def _scalers(walk: _Walk, columns: Sequence[str], begins: Mapping[int, Any]) -> Frame:
     """Means and deviations that inputs and targets are scaled by."""
     frames = [
         pd.DataFrame(
             {
                 "ticker": data.ticker,
                 "fold": data.fold,
+                "horizon": walk.horizon,
                 "feature": [*columns, "target"],
                 "mean": [*data.input_scaler.mean, float(data.target_scaler.mean)],
                 "std": [*data.input_scaler.std, float(data.target_scaler.std)],
                 "known_at": begins[data.fold],
             }
         )
-        for data in datasets
+        for data in walk.datasets
     ]
     return pd.concat(frames, ignore_index=True)
 

@@ -406,19 +406,18 @@ def alerting(patient: Patient) -> Finding:
 
 def warehouse(patient: Patient) -> Finding:
     """Whether the file is there, whole, of this program's version, and free."""
-    path = patient.store.path
-    if not path.exists():
-        return Finding("warehouse", "broken", f"there is none at {path}", "rnn-pipeline demo")
+    store = patient.store
+    if not store.exists():
+        return Finding("warehouse", "broken", f"there is none at {store}", "rnn-pipeline demo")
     try:
-        patient.store.read("SELECT 1")
+        store.read("SELECT 1")
     except WarehouseLocked as error:
         return Finding("warehouse", "stale", str(error), "rnn-pipeline doctor")
     except WarehouseVersionError as error:
         return Finding("warehouse", "broken", str(error), "rnn-pipeline upgrade")
     except WarehouseError as error:
         return Finding("warehouse", "broken", str(error), "rnn-pipeline rebuild")
-    size = path.stat().st_size / 1e6
-    return Finding("warehouse", "healthy", f"{size:,.0f} MB at {path}")
+    return Finding("warehouse", "healthy", f"{store.size() / 1e6:,.0f} MB at {store}")
 
 
 Examination = Callable[[Patient], Finding]

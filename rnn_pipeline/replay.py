@@ -200,21 +200,23 @@ def replay(
 
     sessions = calendar.sessions(calendar.first_session.date(), session)
     rebuilt = marked_expired(rebuilt, sessions, settings.model_expiry)
-    price = fusion.price_signals(rebuilt, graded)
+    base_horizon = settings.model.base_horizon
+    price = fusion.price_signals(rebuilt, graded, base_horizon)
     told = fusion.with_folds(sentiment, rebuilt)
     news = fusion.sentiment_signals(told, graded)
-    sources = [fusion.price_sources(rebuilt, graded), fusion.sentiment_sources(told, graded)]
+    sources = [
+        fusion.price_sources(rebuilt, graded, base_horizon),
+        fusion.sentiment_sources(told, graded),
+    ]
     added = fusion.contributions(
         price,
         pd.concat(sources),
         settings.trading,
-        lambda: fusion.source_history(history, all_news),
+        lambda _: fusion.source_history(history, all_news),
     )
     fused = fusion.fuse(price, news, added, settings.trading)
     made_by = fused_lineage(
-        price_lineage(
-            stamped(forecasts, shown, settings.model.horizon), matrix, settings.model.lookback
-        ),
+        price_lineage(stamped(forecasts, shown, base_horizon), matrix, settings.model.lookback),
         sentiment_lineage(told.assign(model_hash=checkpoint_hash(sentiment_checkpoint)[:16])),
     )
     position, _ = sized(store, settings, session, session, instead=fused)

@@ -12,11 +12,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 import tomllib
 from datetime import date
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -43,16 +45,43 @@ Grade = Literal["none", "weak", "moderate", "strong"]
 PREFIX = "RNN_PIPELINE_"
 """What the names of environment variables begin with."""
 
-SECRETS = ("smtp_user", "smtp_password", "webhook_token")
+SECRETS = ("smtp_user", "smtp_password", "webhook_token", "lake_catalog")
 """What is read from the environment alone (RNN_PIPELINE_SMTP_USER, ...), and only to log in."""
 
 SOURCES = ("sample", "yahoo", "files")
 """The sources that come with the package."""
-_OWN_SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+POLICIES = ("evidence", "threshold", "stacking")
+"""The policies that come with the package: functions of ``trading/policies.py``."""
+_OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class SettingsError(ValueError):
     """A setting is unknown or out of range; the message names the key and the value."""
+
+
+class OwnCodeError(ValueError):
+    """Code of one's own that the settings name cannot be loaded."""
+
+
+def is_own_code(text: str) -> bool:
+    """Whether a setting names code of one's own, as ``module:name``."""
+    return _OWN.fullmatch(text) is not None
+
+
+def load_own_code(path: str) -> Any:
+    """What ``module:name`` names, the module found in the working directory or where installed.
+
+    Raises:
+        OwnCodeError: there is no such module, it cannot be imported, or has nothing of that name.
+    """
+    module, _, name = path.partition(":")
+    # An installed command does not look there by itself, unlike ``python -m``.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise OwnCodeError(f"{path!r} cannot be loaded: {error}") from None
 
 
 class Spec(BaseModel):
@@ -253,7 +282,11 @@ class ModelSettings(Spec):
         (), description="columns of the model matrix; empty: the default set of features/model.py"
     )
     lookback: int = Field(20, ge=2, description="sessions in one input window")
-    horizon: int = Field(1, ge=1, description="sessions ahead that are forecast")
+    horizon: int | tuple[int, ...] = Field(
+        1,
+        description="sessions ahead that are forecast; a list, as [1, 5]: every network is trained"
+        " for each of them, NAME for the shortest, NAME_h5 for five sessions",
+    )
     seeds: tuple[int, ...] = Field(
         (0, 1), min_length=1, description="one network of each kind is trained for each"
     )
@@ -273,6 +306,62 @@ class ModelSettings(Spec):
         SentimentSpec(members=1), description="one network reads for the pipeline; more take longer"
     )
 
+    @field_validator("horizon", mode="before")
+    @classmethod
+    def _shortest_first(cls, value: object) -> object:
+        """One horizon is a number, however it was written: recipes are told apart by it."""
+        several = value if isinstance(value, list | tuple) else str(value).split(",")
+        written = [str(part).strip() for part in several]
+        if not written or not all(re.fullmatch(r"[1-9]\d*", part) for part in written):
+            raise ValueError("give a number of sessions from 1 on, or a list of them, as [1, 5]")
+        horizons = sorted(set(map(int, written)))
+        return tuple(horizons) if len(horizons) > 1 else horizons[0]
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> ModelSettings:
+        named = [name for part in self.by_horizon() for name in part.networks]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(
+                f"the network {twice[0]!r} has the name of one that horizon {list(self.horizons)}"
+                " adds: call it something else"
+            )
+        return self
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Sessions ahead that are forecast, the shortest first."""
+        return (self.horizon,) if isinstance(self.horizon, int) else self.horizon
+
+    @property
+    def base_horizon(self) -> int:
+        """The shortest horizon: what all forecasts are brought to, and positions are sized by."""
+        return self.horizons[0]
+
+    def by_horizon(self) -> tuple[ModelSettings, ...]:
+        """The same for each horizon alone, under the names that networks have there."""
+        if len(self.horizons) == 1:
+            return (self,)
+        base, *further = self.horizons
+        return (
+            self.model_copy(update={"horizon": base}),
+            *(
+                self.model_copy(
+                    update={
+                        "horizon": horizon,
+                        "networks": {
+                            f"{name}_h{horizon}": network for name, network in self.networks.items()
+                        },
+                    }
+                )
+                for horizon in further
+            ),
+        )
+
+    @property
+    def slots(self) -> dict[str, NetworkSpec]:
+        """Every network of every horizon by its name."""
+        return {name: spec for part in self.by_horizon() for name, spec in part.networks.items()}
+
 
 class BacktestSpec(Spec):
     """What trading costs and how many sessions make a year."""
@@ -284,10 +373,11 @@ class BacktestSpec(Spec):
 class TradingSpec(Spec):
     """From forecasts to a signal, from a signal to a position, and from that to orders."""
 
-    policy: Literal["evidence", "threshold", "stacking"] = Field(
+    policy: str = Field(
         "evidence",
-        description="how sources become one signal: by their evidence, by the tutorial's thresholds"
-        " of the expected return, or by shares learned from earlier folds",
+        description="how sources become one signal: evidence, by what they have shown; threshold,"
+        " the tutorial's, of the expected return; stacking, by shares learned from earlier folds;"
+        " module:function: your own, see trading/policies.py",
     )
     buy_above: float = Field(0.2, gt=0, le=1, description="a signal above this is BUY")
     sell_below: float = Field(-0.2, ge=-1, lt=0, description="a signal below this is SELL")
@@ -360,6 +450,16 @@ class TradingSpec(Spec):
     lot: float = Field(1.0, gt=0, description="shares are ordered in multiples of this")
     min_order: float = Field(100.0, ge=0, description="orders worth less than this are left out")
 
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, value: str) -> str:
+        if value not in POLICIES and not is_own_code(value):
+            raise ValueError(
+                f"there is none of that name: use {', '.join(POLICIES)}, or module:function for"
+                " your own"
+            )
+        return value
+
 
 class PaperSpec(Spec):
     """The paper account: decisions traded on paper as bars arrive."""
@@ -392,6 +492,16 @@ class AlertSpec(Spec):
     webhook: SecretStr | None = Field(
         None, description="address that alerts are posted to as JSON; empty: none"
     )
+    hooks: tuple[str, ...] = Field(
+        (), description="ways of your own, as module:function, see alerts.py; empty: none"
+    )
+
+    @field_validator("hooks")
+    @classmethod
+    def _own_code(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [path for path in value if not is_own_code(path)]:
+            raise ValueError(f"{wrong[0]!r} is no function: write module:function")
+        return value
 
 
 class OperationsSpec(Spec):
@@ -437,6 +547,34 @@ class ComputeSettings(Spec):
     )
 
 
+class WarehouseSpec(Spec):
+    """Where tables lie: a file of this machine, or a lake that many hosts write.
+
+    The address of the lake's catalog comes from RNN_PIPELINE_LAKE_CATALOG, the keys of the object
+    store from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    """
+
+    engine: Literal["file", "ducklake"] = Field(
+        "file",
+        description="one DuckDB file below data_dir, or DuckLake with its catalog in"
+        " PostgreSQL, of the extra [lake]",
+    )
+    data_path: str = Field(
+        "", description="with engine ducklake: s3://bucket/folder, or a folder that all hosts see"
+    )
+    endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^/]+)?$",
+        description="of an S3-compatible store, http://host:port; empty: Amazon's",
+    )
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> WarehouseSpec:
+        if self.engine == "ducklake" and not self.data_path:
+            raise ValueError("engine ducklake needs data_path: set it to s3://bucket/folder")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything a user may set. See the module's docstring for where values come from."""
 
@@ -472,6 +610,7 @@ class Settings(BaseSettings):
     partition_step: Literal["day", "week", "month"] = Field(
         "month", description="width of one partition on the date axis"
     )
+    warehouse: WarehouseSpec = WarehouseSpec()
     folds: FoldSpec = FoldSpec()
     model: ModelSettings = ModelSettings()
     backtest: BacktestSpec = BacktestSpec()
@@ -494,7 +633,7 @@ class Settings(BaseSettings):
     @field_validator("source")
     @classmethod
     def _known_source(cls, value: str) -> str:
-        if value not in SOURCES and not _OWN_SOURCE.fullmatch(value):
+        if value not in SOURCES and not is_own_code(value):
             raise ValueError(
                 f"there is none of that name: use {', '.join(SOURCES)}, or module:Class for your"
                 " own"

@@ -111,6 +111,29 @@ def test_a_webhook_gets_json_and_the_token_of_the_environment(receiver, tmp_path
     ]
 
 
+def test_a_hook_of_ones_own_is_given_what_is_new_and_its_secrets_stay_its_own(
+    receiver, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "my_pager.py").write_text(
+        "import json, urllib.request\n"
+        "def page(alerts):\n"
+        "    body = json.dumps([alert.title for alert in alerts]).encode()\n"
+        f"    urllib.request.urlopen({receiver.address!r}, body, timeout=5)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    hooks = hooks_of(load_settings(alerts={"hooks": ["my_pager:page"]}).alerts, {})
+    memory = tmp_path / "memory"
+    assert deliver([STALE, OLD], hooks, memory, NOW).told["my_pager:page"] == ["bars", "models"]
+    assert [body for _, body in receiver.received] == [[STALE.title, OLD.title]]
+    receiver.answer = 500
+    with caplog.at_level(logging.WARNING):
+        found = deliver([STALE], hooks, memory, NOW + timedelta(days=1))
+    assert found.failed == {"my_pager:page": "HTTPError"}
+    assert "s3cret" not in caplog.text + memory.read_text()
+    with pytest.raises(SettingsError, match=r"setting alerts\.hooks = .*'pager' is no function"):
+        load_settings(alerts={"hooks": ["pager"]})
+
+
 def test_the_same_is_told_once_a_day(receiver, tmp_path):
     hooks = hooks_of(AlertSpec(webhook=receiver.address), {})
     memory = tmp_path / "folder" / "memory.json"

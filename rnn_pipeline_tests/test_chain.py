@@ -54,6 +54,46 @@ def test_learned_shares_and_limits_with_a_memory_do_not_look_ahead() -> None:
     assert ((shares > 0) & (shares < 0.2)).any(), "nothing was learned"
 
 
+def test_two_horizons_are_purged_and_graded_each_on_its_own_and_do_not_look_ahead() -> None:
+    settings = town.settings()
+    networks = {"lstm": settings.model.networks["lstm"]}
+    model = settings.model.model_copy(update={"horizon": (1, 5), "networks": networks})
+    settings = settings.model_copy(update={"model": model})
+    made = []
+
+    def run(known: Knowledge) -> dict[str, pd.DataFrame]:
+        made.append(chain.run(known, settings))
+        return made[-1]
+
+    findings = look_ahead(
+        run, town.knowledge(), [town.CUT], town.SESSIONS, town.close, ("scrambled",)
+    )
+    assert findings.clean, findings.differences
+    first = made[0]
+    ahead = first["forecasts"].groupby("model")["horizon"].unique().to_dict()
+    assert ahead == {"lstm": [1], "lstm_h5": [5]}
+    assert first["signal_contributions"].groupby("source")["horizon"].unique().to_dict() == {
+        **ahead,
+        "sentiment": [0],
+    }
+    # The outcome of the last session that is trained on lies before the first that is validated on.
+    windows = first["fold_windows"].query("ticker == 'AAA' and fold == 1")
+    axis = pd.Series(range(len(town.SESSIONS)), index=town.SESSIONS)
+    ends = windows.assign(at=windows["session"].map(axis)).groupby(["horizon", "role"])["at"]
+    for horizon in (1, 5):
+        assert ends.min()[horizon, "val"] - ends.max()[horizon, "train"] == horizon + 1
+        assert ends.min()[horizon, "test"] - ends.max()[horizon, "val"] == horizon + 1
+    assert ends.min()[1, "test"] == ends.min()[5, "test"]
+    # Forecasts over five sessions overlap: of the same sessions a fifth as many count.
+    evidence = first["evidence"].query("ticker == 'AAA' and fold == 3").set_index("model")
+    assert evidence.loc["lstm", "n"] - evidence.loc["lstm_h5", "n"] == 4
+    assert (evidence["n"] / evidence["n_effective"]).to_dict() == {
+        "lstm": 1,
+        "lstm_h5": 5,
+        "sentiment": 1,
+    }
+
+
 @pytest.mark.parametrize("everyone", [False, True], ids=["of_one_ticker", "of_all_tickers"])
 def test_a_gap_where_a_fold_begins_to_test_is_no_alarm(everyone: bool) -> None:
     """Until a session is traded again there are no networks to forecast it: no leak, a late start.

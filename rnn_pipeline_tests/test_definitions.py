@@ -4,17 +4,21 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
+import pandas as pd
 import pytest
+from dagster._core.definitions.partitions.context import partition_loading_context
 
 from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs import automation, partitions
 from rnn_pipeline.defs.resources import RESOURCES, WarehouseResource
 from rnn_pipeline.features.folds import fold_table, walk_forward
 from rnn_pipeline.market.calendar import SessionCalendar
-from rnn_pipeline.settings import load_settings
+from rnn_pipeline.settings import SettingsError, load_settings
 from rnn_pipeline.warehouse import Warehouse
 
 SETTINGS = partitions.SETTINGS
+SINCE_2016 = date(2016, 11, 1)
+ENDS = ("start", "end")
 
 # The tests define assets of their own; see rnn_pipeline/defs/__init__.py for the reason.
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`")
@@ -42,7 +46,7 @@ GRAPH = {
     "sentiment_signals": {"news_sentiment", "walk_forward_forecasts"},
     "trading_signals": {"price_signals", "sentiment_signals"},
     "trading_decisions": {"trading_signals", "price_features"},
-    "walk_forward_report": {"walk_forward_forecasts", "trading_decisions"},
+    "walk_forward_report": {"walk_forward_forecasts", "trading_decisions", "paper_account"},
     "paper_account": {"trading_decisions", "raw_ohlcv"},
 }
 PER_TICKER_AND_DATE = {
@@ -140,6 +144,15 @@ def test_a_range_is_a_rectangle_of_tickers_and_days(instance):
     assert span(instance, tags) == partitions.Span(tickers[:2], date(2011, 1, 1), date(2011, 4, 30))
 
 
+def test_a_person_finds_a_run_by_its_tickers_and_sessions():
+    day, month = date(2013, 2, 28), date(2013, 2, 1)
+    one = partitions.range_tags(["FB"], day, day)
+    assert (one["tickers"], one["sessions"]) == ("FB", "2013-02-28")
+    range_ = partitions.range_tags(["AAPL", "FB", "MSFT"], month, day)
+    assert (range_["tickers"], range_["sessions"]) == ("AAPL to MSFT", "2013-02-01 to 2013-02-28")
+    assert "sessions" not in partitions.range_tags(["FB"])
+
+
 def test_the_newest_partition_ends_with_the_data(instance):
     partitions.register_tickers(instance, partitions.SETTINGS)
     tags = partitions.range_tags(["FB"], date(2013, 3, 1), date(2013, 3, 1))
@@ -219,7 +232,7 @@ def test_the_evening_on_which_a_fold_begins_trains_instead(instance, store):
         assert "has begun" in tick(automation.after_the_close, instance, store, day).skip_message
         request = tick(automation.as_folds_begin, instance, store, day)
         days = request.run_config["ops"]["run_every_stage"]["config"]
-        assert days == {"first": "2010-06-01", "last": day}
+        assert days == {"first": "2010-06-01", "last": day, "tickers": []}
 
 
 @pytest.mark.parametrize(
@@ -388,3 +401,171 @@ def test_unchanged_data_and_runs_that_go_on_by_themselves_wake_nobody(
     tickers = partitions.register_tickers(instance, partitions.SETTINGS)
     raw_asset(job, tickers[:1], (date(2011, 1, 1), date(2011, 1, 1)), **counts)
     assert requests(instance)[0] == []
+
+
+def test_a_product_that_is_too_large_names_the_step_before_anything_is_registered(instance):
+    many = [f"T{number}" for number in range(500)]
+    daily = load_settings(source="yahoo", tickers=many, start=SINCE_2016, partition_step="day")
+    with pytest.raises(SettingsError, match=r'^500 tickers by .*: set partition_step = "month"$'):
+        partitions.register_tickers(instance, daily)
+    assert list(instance.get_dynamic_partitions("ticker")) == []
+    monthly = daily.model_copy(update={"partition_step": "month"})
+    assert partitions.register_tickers(instance, monthly) == many
+
+
+@pytest.mark.parametrize(
+    ("tickers", "step", "advice"),
+    [
+        (24, "day", None),
+        (100, "day", 'partition_step = "week"'),
+        (300, "day", 'partition_step = "month"'),
+        (300, "week", 'partition_step = "month"'),
+        (9_000, "month", "a later start, or divide the tickers"),
+    ],
+)
+def test_the_step_to_choose_is_the_narrowest_that_fits(tickers, step, advice):
+    settings = load_settings(
+        source="yahoo",
+        tickers=[f"T{number}" for number in range(tickers)],
+        start=SINCE_2016,
+        partition_step=step,
+    )
+    if advice is None:
+        partitions.check_size(settings)
+        return
+    with pytest.raises(SettingsError) as refusal:
+        partitions.check_size(settings)
+    assert advice in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture
+def settings_file(tmp_path, monkeypatch):
+    """Write the settings' file anew, as a user does beside a running Dagster."""
+    path = tmp_path / "rnn_pipeline.toml"
+    monkeypatch.setenv("RNN_PIPELINE_SETTINGS_FILE", str(path))
+    return lambda *tickers: path.write_text(f"tickers = {list(tickers)}\n")
+
+
+def test_new_tickers_in_the_file_are_filled_alone_and_without_a_restart(instance, settings_file):
+    old = ["AAPL", "IBM"]
+    new = [f"NEW{number}" for number in range(10)]
+    settings_file(*old)
+    first = automation.universe(dg.build_sensor_context(instance=instance))
+    assert isinstance(first, dg.SkipReason)  # the first load of everything is the user's to start
+    settings_file(*old, *new)
+    request = automation.universe(dg.build_sensor_context(instance=instance))
+    config = request.run_config["ops"]["run_every_stage"]["config"]
+    assert config["tickers"] == new
+    whose = {
+        tuple(tags[f"dagster/asset_partition_range_{side}"].split("|")[-1] for side in ENDS)
+        for _, tags in automation.Days(**config).stages(instance)
+    }
+    assert whose == {(new[0], new[-1])}
+    again = automation.universe(dg.build_sensor_context(instance=instance))
+    assert isinstance(again, dg.SkipReason)
+
+
+def test_the_evenings_run_leaves_new_tickers_to_the_one_that_fills_them(instance, store):
+    instance.add_dynamic_partitions("ticker", ["AAPL"])
+    assert automation.evening(instance, WarehouseResource(path=str(store.path), payload_dir=""))[
+        0
+    ] == ["AAPL"]
+    assert partitions.newcomers(instance, SETTINGS) == ["FB", "MSFT"]
+
+
+def test_a_ticker_that_was_removed_keeps_its_rows_and_its_materializations(
+    instance, raw_asset, store, settings_file
+):
+    settings_file("AAPL", "FB")
+    partitions.register_tickers(instance, load_settings())
+    days = (date(2011, 1, 1), date(2011, 3, 1))
+    raw_asset("by_hand", ["AAPL", "FB"], days, inserted=1, revised=0)
+    with store.batch() as batch:
+        batch.append("ticker_status", pd.DataFrame({"ticker": ["AAPL", "FB"], "status": "ok"}))
+    settings_file("AAPL")
+    assert partitions.register_tickers(instance, load_settings()) == ["AAPL"]
+    assert store.rows("ticker_status", "ticker")["ticker"].tolist() == ["AAPL", "FB"]
+    settings_file("AAPL", "FB")
+    partitions.register_tickers(instance, load_settings())
+    there = instance.get_materialized_partitions(dg.AssetKey("raw_ohlcv"))
+    assert {key for key in there if key.endswith("|FB")} == {
+        f"2011-0{month}-01|FB" for month in (1, 2, 3)
+    }
+
+
+@pytest.mark.parametrize(
+    ("tickers", "months", "runs"), [(1, 12, 1), (3, 1, 1), (2, 12, 2), (3, 2, 2)]
+)
+def test_a_backfill_by_hand_is_as_many_runs_as_the_shorter_side(instance, tickers, months, runs):
+    """Dagster's rule, on which the documentation leans; range_tags makes one run of any range."""
+    known = partitions.register_tickers(instance, SETTINGS)[:tickers]
+    keys = [
+        dg.MultiPartitionKey({"date": f"2011-{month:02}-01", "ticker": ticker})
+        for month in range(1, months + 1)
+        for ticker in known
+    ]
+    subset = partitions.TICKER_BY_DATE.subset_with_partition_keys(keys)
+    with partition_loading_context(dynamic_partitions_store=instance):
+        assert len(subset.get_partition_key_ranges(partitions.TICKER_BY_DATE)) == runs
+
+
+def specs():
+    return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+
+
+@pytest.mark.parametrize("name", sorted(GRAPH))
+def test_an_assets_page_says_whose_it_is_what_it_holds_and_where_its_code_lies(name):
+    spec = specs()[name]
+    assert spec.owners
+    assert spec.kinds
+    (reference,) = spec.metadata["dagster/code_references"].code_references
+    assert reference.file_path.endswith(".py")
+    assert "/rnn_pipeline/defs/" in reference.file_path
+    if name in {"sentiment_model", "gradient_flow", "walk_forward_report"}:  # files, not tables
+        return
+    columns = spec.metadata["dagster/column_schema"].columns
+    assert [column.name for column in columns if not column.description] == []
+
+
+def test_the_columns_shown_are_those_of_the_table(store):
+    for name in set(GRAPH) - {"sentiment_model", "gradient_flow", "walk_forward_report"}:
+        table = {"sequence_windows": "window_sets", "walk_forward_forecasts": "forecasts"}
+        stored = store.rows(table.get(name, "checkpoints" if "_forecaster" in name else name))
+        shown = [column.name for column in specs()[name].metadata["dagster/column_schema"].columns]
+        assert shown[: len(stored.columns)] == list(stored.columns)
+        assert len(set(shown)) == len(shown)
+
+
+def test_columns_come_from_columns_that_are_there_and_say_so():
+    told = {
+        (name, column.name): column.description
+        for name, spec in specs().items()
+        if "dagster/column_schema" in spec.metadata
+        for column in spec.metadata["dagster/column_schema"].columns
+    }
+    shown = {
+        name: {column.name for column in spec.metadata["dagster/column_schema"].columns}
+        for name, spec in specs().items()
+        if "dagster/column_schema" in spec.metadata
+    }
+    for name, spec in specs().items():
+        lineage = spec.metadata.get("dagster/column_lineage")
+        for column, sources in (lineage.deps_by_column if lineage else {}).items():
+            assert column in shown[name], (name, column)
+            for source in sources:
+                origin = source.asset_key.to_user_string()
+                assert source.column_name in shown[origin], source
+                assert f"{origin}." in told[name, column] or f"{origin} (" in told[name, column]
+    assert specs()["trading_signals"].metadata["dagster/column_lineage"]
+
+
+def test_what_the_launchpad_asks_for_is_described():
+    for name in ("demo", "renew", "tune"):
+        job = defs.resolve_job_def(name)
+        fields = job.run_config_schema.config_type.fields["ops"].config_type.fields
+        for op in fields.values():
+            config = op.config_type.fields.get("config")
+            for key, field in (config.config_type.fields if config else {}).items():
+                assert field.description, (name, key)
+                assert not field.is_required, (name, key)

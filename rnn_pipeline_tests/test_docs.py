@@ -47,6 +47,7 @@ NOT_RUN = [
     ("README.md", "the tests do not run themselves"),
     ("README.md", "a server, live data, and everything once more"),
     ("docs/dependencies.md", "asks an advisory service on the internet"),
+    *[("docs/deploy.md", "needs PostgreSQL and an object store")] * 4,
     ("docs/how-to/gpu.md", "needs a GPU"),
     ("docs/how-to/python.md", "a test of its own runs the example"),
     ("docs/how-to/python.md", "a test of its own runs the example"),

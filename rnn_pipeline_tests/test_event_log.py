@@ -1,7 +1,9 @@
-"""The event log's batches leave what one event after the other does."""
+"""The event log's batches leave what one event after the other does, the newest partition last."""
 
 import dagster as dg
 import pytest
+
+from rnn_pipeline.defs import event_log
 
 KEYS = [f"2024-01-{day:02d}" for day in range(1, 21)]
 DAYS = dg.StaticPartitionsDefinition(KEYS)
@@ -58,6 +60,14 @@ def test_batches_of_events_leave_what_single_events_leave(tmp_path, monkeypatch,
         (tmp_path / name).mkdir()
     single = told(tmp_path / "single", monkeypatch, "0")
     batched = told(tmp_path / "batch", monkeypatch, batch)
+    made = [key for key, _ in single["records"]]
+    monkeypatch.setattr(event_log, "BATCH", int(batch))
+    assert batched["newest"] == batched["in_run"][-1] == event_log.last_written(made)
+    if int(batch) >= len(KEYS):
+        assert batched["newest"] == KEYS[-1]
+    for answer in (single, batched):
+        answer["records"], answer["in_run"] = sorted(answer["records"]), sorted(answer["in_run"])
+        del answer["newest"]
     assert single == batched
     assert single["partitions"] == set(KEYS)
     assert single["planned"] == len(KEYS)

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from rnn_pipeline import SessionCalendar, Warehouse
+from rnn_pipeline.alerts import Alert, deliver, hooks_of
 from rnn_pipeline.defs.networks import forecaster
 from rnn_pipeline.defs.resources import MARKET
 from rnn_pipeline.features.catalogue import NAMES, feature_table_hash
@@ -22,12 +23,14 @@ from rnn_pipeline.market.ingest import Request, ingest_bars
 from rnn_pipeline.market.rebuild import rebuild
 from rnn_pipeline.market.sources import NewsSource, load_source
 from rnn_pipeline.settings import ModelSettings, SettingsError, load_settings
+from rnn_pipeline.trading.policies import answer_of
 from rnn_pipeline.warehouse import PayloadStore
 from rnn_pipeline_tests.documentation import ROOT, blocks
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`")
 
 VENDOR = "vendor_source:VendorSource"
+NOW = datetime(2024, 5, 6, 12, tzinfo=UTC)
 
 USE_OF_THE_FEATURE = """
 import sys
@@ -93,6 +96,74 @@ def test_a_feature_is_one_function_and_one_line_in_the_catalogue(tmp_path: Path)
 
 
 @pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to work in, from which modules can be imported until it is gone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) == str(tmp_path / f"{name}.py"):
+            del sys.modules[name]
+
+
+def test_a_policy_is_one_function_that_the_settings_name(beside: Path) -> None:
+    (code,) = code_of("docs/how-to/policy.md")
+    (fragment,) = [b.code for b in blocks("docs/how-to/policy.md") if b.language == "toml"]
+    file = beside / "my_policy.py"
+    file.write_text(code)
+    spec = load_settings(**tomllib.loads(fragment)).trading
+    sources = pd.DataFrame(
+        {
+            "ticker": "ACME",
+            "session": pd.Timestamp("2024-01-02"),
+            "source": ["gru", "sentiment"],
+            "standardised": [0.6, 0.5],
+            "evidence_weight": [1.0, 0.25],
+            "abstains": False,
+        },
+        index=[7, 3],
+    )
+    answer = answer_of(spec.policy, sources, spec, pd.DataFrame)
+    assert answer["weight"].to_dict() == {7: 0.5, 3: 0.25}
+
+    del sys.modules["my_policy"]
+    file.write_text(code.replace("allowed / 2", "allowed / 0 * 0"))
+    with pytest.raises(ValueError, match=r"policy 'my_policy:sentiment_first': weight is nan"):
+        answer_of(spec.policy, sources, spec, pd.DataFrame)
+    del sys.modules["my_policy"]
+    file.write_text("def sentiment_first(sources, spec, history): return sources.iloc[:1]")
+    with pytest.raises(ValueError, match=r"trading\.policy: .* answers for other rows"):
+        answer_of(spec.policy, sources, spec, pd.DataFrame)
+    del sys.modules["my_policy"]
+    file.unlink()
+    with pytest.raises(
+        ValueError, match=r"setting trading\.policy: .* No module named 'my_policy'"
+    ):
+        answer_of(spec.policy, sources, spec, pd.DataFrame)
+
+
+def test_a_way_to_alert_is_one_function_that_the_settings_name(beside: Path) -> None:
+    (code,) = code_of("docs/how-to/alerts.md")
+    (fragment,) = [b.code for b in blocks("docs/how-to/alerts.md") if b.language == "toml"]
+    file, memory = beside / "my_alerts.py", beside / "memory"
+    file.write_text(code)
+    hooks = hooks_of(load_settings(**tomllib.loads(fragment)).alerts, {})
+    stale = Alert("bars", "error", "AAPL has no bar", "", "rnn-pipeline backfill")
+    assert deliver([stale], hooks, memory, NOW).told["my_alerts:to_file"] == ["bars"]
+    assert deliver([stale], hooks, memory, NOW).told == {}
+    told = (beside / "pager.txt").read_text()
+    assert told == "error: AAPL has no bar | rnn-pipeline backfill\n"
+
+    del sys.modules["my_alerts"]
+    file.unlink()
+    found = deliver([stale], hooks, memory, NOW + timedelta(days=1))
+    assert found.told == {"log": ["bars"]}
+    (why,) = found.failed.values()
+    assert why == "'my_alerts:to_file' cannot be loaded: No module named 'my_alerts'"
+
+
+@pytest.fixture
 def vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The page's source in a file of the working directory, as the page says."""
     (code,) = code_of("docs/how-to/source.md")
@@ -142,9 +213,10 @@ def test_a_network_is_a_table_of_the_settings() -> None:
     (fragment,) = [
         block.code for block in blocks("docs/how-to/network.md") if block.language == "toml"
     ]
-    networks = ModelSettings(**tomllib.loads(fragment)["model"]).networks
+    model = ModelSettings(**tomllib.loads(fragment)["model"])
+    networks = model.networks
     assert list(networks) == ["small_gru", "deep_lstm", "shared"]
-    assets = [forecaster(name, network) for name, network in networks.items()]
+    assets = [forecaster(name, model) for name in networks]
     assert [asset.key.to_user_string() for asset in assets] == [
         *("small_gru_forecaster", "deep_lstm_forecaster", "shared_forecaster")
     ]

@@ -18,13 +18,13 @@ from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs import automation
 from rnn_pipeline.defs.automation import first_cause, stages
 from rnn_pipeline.defs.evidence import figures_plausible
-from rnn_pipeline.defs.features import SENTIMENT_MODEL
+from rnn_pipeline.defs.features import SENTIMENT_MODEL, price_features, sequence_windows
 from rnn_pipeline.defs.models import serving_files
 from rnn_pipeline.defs.networks import checkpoint_path
 from rnn_pipeline.defs.partitions import range_tags
 from rnn_pipeline.defs.reporting import REPORT
 from rnn_pipeline.defs.resources import WarehouseResource
-from rnn_pipeline.defs.trading import price_signals
+from rnn_pipeline.defs.trading import price_signals, trading_signals
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
 from rnn_pipeline.features import model as features
@@ -296,6 +296,48 @@ def test_new_sessions_are_forecast_as_the_walk_forward_forecast_them(store, inst
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 
 
+def test_networks_that_are_too_old_say_so_weigh_nothing_and_the_doctor_names_the_remedy(
+    store, instance, monkeypatch
+):
+    """The networks spoke until 12 February with strong evidence; from the 13th on they are old."""
+    before = derived_tables(store)
+    evidence = store.rows("evidence")
+    believed = evidence.assign(grade=evidence["grade"].mask(evidence["model"] == "lstm", "strong"))
+    with store.batch() as batch:
+        batch.replace("evidence", believed, ticker=TRADED)
+    operations = SETTINGS.operations.model_copy(update={"model_expiry": 3})
+    settings = SETTINGS.model_copy(update={"operations": operations})
+    with monkeypatch.context() as patch:
+        patch.setattr("rnn_pipeline.defs.trading.SETTINGS", settings)
+        decided_anew(store, instance)
+        patch.setenv("RNN_PIPELINE_OPERATIONS__MODEL_EXPIRY", "3")
+        page = CliRunner().invoke(cli.main, ["doctor", "--json"], catch_exceptions=False)
+    newest = pd.Timestamp("2013-03-01")
+    added = store.rows("signal_contributions", ticker="AAPL", session=(date(2013, 2, 1), newest))
+    told = dict(iter(added.groupby("session")))
+    young, old = (
+        told[pd.Timestamp(day)].set_index("source") for day in ("2013-02-12", "2013-02-13")
+    )
+    assert young.loc["lstm", "weight"] > 0
+    assert "lstm" not in old.index
+    for source in ("lstm (expired)", "gru (expired)"):
+        assert old.loc[source, ["grade", "weight", "contribution"]].tolist() == ["none", 0, 0]
+    (reason,) = store.rows("price_signals", "reason", ticker="AAPL", session=newest)["reason"]
+    assert "lstm (expired) none" in reason
+    (decided,) = store.rows("trading_decisions", ticker="AAPL", session=newest).itertuples()
+    assert (decided.grade, decided.position, decided.limited_by) == ("none", 0, "evidence")
+    assert page.exit_code == 1
+    (finding,) = [one for one in json.loads(page.stdout) if one["area"] == "models"]
+    assert (finding["state"], finding["command"]) == ("broken", "rnn-pipeline retrain")
+    assert finding["says"].endswith("sessions ago: expired")
+
+    with store.batch() as batch:
+        batch.replace("evidence", evidence, ticker=TRADED)
+    decided_anew(store, instance)
+    for name, frame in derived_tables(store).items():
+        assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+
+
 def test_a_daily_run_that_is_killed_goes_on_to_the_same_rows(store, instance, monkeypatch):
     """Killed in the middle of features, then in the middle of decisions, then left alone."""
     before = derived_tables(store)
@@ -372,23 +414,44 @@ def test_a_partition_without_a_session_is_empty_and_no_failure(store, instance):
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 
 
-def test_signals_without_networks_say_what_to_run(tmp_path):
-    """By hand, from an empty warehouse."""
+@pytest.mark.parametrize(
+    ("asset", "there", "missing"),
+    [
+        (price_features, (), "raw_ohlcv"),
+        (trading_signals, (), "raw_ohlcv"),
+        (trading_signals, ("raw_ohlcv",), "price_features"),
+        (trading_signals, ("raw_ohlcv", "price_features"), "news_sentiment"),
+        (sequence_windows, ("raw_ohlcv", "price_features", "news_sentiment"), "model_features"),
+        (
+            price_signals,
+            ("raw_ohlcv", "price_features", "news_sentiment", "model_features"),
+            "sequence_windows",
+        ),
+    ],
+)
+def test_by_hand_from_an_empty_warehouse_the_first_line_names_what_is_missing(
+    tmp_path, store, asset, there, missing
+):
+    empty = Warehouse(tmp_path / "empty.duckdb")
+    for table in there:
+        with empty.batch() as batch:
+            batch.append(table, store.rows(table, ticker=["AAPL"]).head(1))
     resources = dict(defs.resources)
-    resources["warehouse"] = WarehouseResource(
-        path=str(tmp_path / "empty.duckdb"), payload_dir=str(tmp_path)
-    )
+    resources["warehouse"] = WarehouseResource(path=str(empty.path), payload_dir=str(tmp_path))
+    key = "AAPL" if asset is sequence_windows else "2013-03-01|AAPL"
     with dg.instance_for_test() as instance:
         instance.add_dynamic_partitions("ticker", ["AAPL"])
         result = dg.materialize(
-            [price_signals],
+            [asset],
             instance=instance,
-            partition_key="2013-03-01|AAPL",
+            partition_key=key,
             resources=resources,
             raise_on_error=False,
         )
-    assert "no networks were ever trained for AAPL: materialize" in first_cause(
-        event for event in result.all_events if event.is_step_failure
+    said = first_cause(event for event in result.all_events if event.is_step_failure)
+    (name,) = asset.keys
+    assert said.startswith(
+        f"{name.path[0]}: {name.path[0]} needs {missing}, which has nothing on AAPL: run the job"
     )
 
 

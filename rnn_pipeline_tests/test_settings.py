@@ -38,6 +38,9 @@ def test_tickers_from_the_environment_are_split_capitalised_and_unique(settings_
         ("[folds]\ntrain_size = 3", "setting folds.train_size = 3"),
         ("[folds]\nstep = 10", "step 10 is smaller than test_size 250"),
         ("[training]\nepochs = 3", "setting training = "),
+        ("[model]\nhorizon = [1, 0]", "setting model.horizon = [1, 0]: Value error, give a number"),
+        ("[model]\nhorizon = []", "setting model.horizon = []"),
+        ("[model.networks.a]\n[model.networks.a_h5]\n[model]\nhorizon = [5, 1]", "'a_h5' has the"),
         ('[trading]\npolicy = "hunch"', "setting trading.policy = 'hunch'"),
         ("[trading]\nmax_drawdown = 1.5", "setting trading.max_drawdown = 1.5"),
         ("[trading]\naccount = 0", "setting trading.account = 0"),
@@ -49,6 +52,29 @@ def test_a_wrong_file_is_named_by_key_and_value(settings_file, text, message):
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "horizon"),
+    [("1", 1), ("[5]", 5), ("[5, 1, 5]", (1, 5)), ('"1, 5"', (1, 5))],
+    ids=["one", "a list of one", "several", "as the environment has it"],
+)
+def test_horizons_are_a_number_or_a_list(settings_file, written, horizon):
+    settings_file.write_text(f"[model]\nhorizon = {written}\n[model.networks.a]\n")
+    assert load_settings().model.horizon == horizon
+
+
+def test_every_horizon_has_networks_of_its_own_and_the_shortest_keeps_the_names():
+    model = load_settings(model={"horizon": [5, 1, 20]}).model
+    assert [part.base_horizon for part in model.by_horizon()] == [1, 5, 20]
+    names = [set(part.networks) for part in model.by_horizon()]
+    assert {f"{name}_h5" for name in names[0]} == names[1]
+    assert names[0] == set(load_settings().model.networks)
+    assert set(model.slots) == set.union(*names)
+    # What one horizon alone asks for is the same, whatever else is asked for.
+    alone = model.model_copy(update={"horizon": 1})
+    assert model.by_horizon()[0] == alone
+    assert alone.by_horizon() == (alone,)
 
 
 def test_a_misspelt_environment_variable_is_not_silently_ignored(settings_file, monkeypatch):

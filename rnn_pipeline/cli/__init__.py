@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rnn_pipeline.cli.data import quarantine, rebuild, upgrade
+from rnn_pipeline.cli.data import migrate, quarantine, rebuild, upgrade
 from rnn_pipeline.cli.health import doctor, paper
 from rnn_pipeline.cli.models import models, promote, rollback
 from rnn_pipeline.cli.proof import lookahead, replay, tune
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 for command in (
-    *(backfill, decisions, demo, doctor, lookahead, models, paper, promote, quarantine),
+    *(backfill, decisions, demo, doctor, lookahead, migrate, models, paper, promote, quarantine),
     *(rebuild, replay, report, retrain, rollback, show_settings, signals, tune, ui, upgrade),
 ):
     main.add_command(command)

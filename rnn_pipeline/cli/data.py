@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from rnn_pipeline.cli.errors import plain_errors
-from rnn_pipeline.settings import load_settings
+from rnn_pipeline.settings import SettingsError, load_settings
 
 
 @click.command()
@@ -13,6 +15,11 @@ def rebuild() -> None:
     """Make the warehouse's raw tables anew from the kept payloads; the old file stays beside it."""
     with plain_errors():
         settings = load_settings()
+        if settings.warehouse.engine != "file":
+            raise SettingsError(
+                f"warehouse.engine = {settings.warehouse.engine!r}: rebuilding makes a file; set it"
+                ' to "file", rebuild, and carry the tables over with `rnn-pipeline migrate`'
+            )
         from rnn_pipeline.defs.resources import MARKET
         from rnn_pipeline.market.rebuild import rebuild as play
         from rnn_pipeline.warehouse import PayloadStore, Warehouse
@@ -51,6 +58,40 @@ def upgrade() -> None:
 
 
 @click.group()
+def migrate() -> None:
+    """Carry the warehouse to another engine: save it, change the settings, load it."""
+
+
+@migrate.command("save")
+@click.argument("folder", type=click.Path(path_type=Path))
+def save_warehouse(folder: Path) -> None:
+    """Write every table of the warehouse into a new folder, as Parquet files."""
+    with plain_errors():
+        from rnn_pipeline.warehouse import open_warehouse
+        from rnn_pipeline.warehouse.migration import save
+
+        store = open_warehouse(load_settings())
+        rows = save(store, folder)
+        click.echo(f"{sum(rows.values()):,} rows of {len(rows)} tables of {store} saved: {folder}")
+
+
+@migrate.command("load")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+def load_warehouse(folder: Path) -> None:
+    """Fill an empty warehouse with what was saved; rows and hashes of every table are compared."""
+    with plain_errors():
+        from rnn_pipeline.warehouse import open_warehouse
+        from rnn_pipeline.warehouse.migration import load
+
+        store = open_warehouse(load_settings())
+        rows = load(store, folder)
+        click.echo(
+            f"{sum(rows.values()):,} rows of {len(rows)} tables in {store}: counts and hashes are"
+            " those that were saved"
+        )
+
+
+@click.group()
 def quarantine() -> None:
     """Rows that broke a rule: show them, or take them in after all."""
 
@@ -60,9 +101,9 @@ def list_quarantine() -> None:
     """Show every row in quarantine: its id, ticker, rule, payload and values."""
     with plain_errors():
         from rnn_pipeline.market.quarantine import waiting_rows
-        from rnn_pipeline.warehouse import Warehouse
+        from rnn_pipeline.warehouse import open_warehouse
 
-        rows = waiting_rows(Warehouse(load_settings().warehouse_path))
+        rows = waiting_rows(open_warehouse(load_settings()))
         for row in rows.itertuples():
             click.echo(
                 f"{row.quarantine_id}  {row.table_name}  {row.ticker}  {row.rule}"
@@ -79,10 +120,10 @@ def release_quarantine(ids: tuple[str, ...]) -> None:
         settings = load_settings()
         from rnn_pipeline.market.asking import utc_now
         from rnn_pipeline.market.commit import release
-        from rnn_pipeline.warehouse import PayloadStore, Warehouse
+        from rnn_pipeline.warehouse import PayloadStore, open_warehouse
 
         lines = release(
-            Warehouse(settings.warehouse_path),
+            open_warehouse(settings),
             PayloadStore(settings.payload_dir),
             ids,
             "release",

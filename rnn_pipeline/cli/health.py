@@ -54,7 +54,7 @@ def _examine() -> list[Finding]:
         # The universe can depend on files, the calendar on the setting: both may be wrong.
         from rnn_pipeline.defs.partitions import last_day, universe
         from rnn_pipeline.market.calendar import SessionCalendar
-        from rnn_pipeline.warehouse import Warehouse
+        from rnn_pipeline.warehouse import open_warehouse
 
         now = datetime.now(UTC)
         tickers = universe(settings)
@@ -65,7 +65,7 @@ def _examine() -> list[Finding]:
     says = f"source {settings.source}, {len(tickers)} tickers, data in {settings.home}"
     patient = Patient(
         settings,
-        Warehouse(settings.warehouse_path, _PATIENCE),
+        open_warehouse(settings, _PATIENCE),
         tickers,
         last_day(settings),
         now,
@@ -158,9 +158,9 @@ def paper(as_json: bool) -> None:
     """Show what decisions earned on paper, beside the backtest, and why it is not the same."""
     with plain_errors():
         settings = load_settings()
-        from rnn_pipeline.warehouse import Warehouse
+        from rnn_pipeline.warehouse import open_warehouse
 
-        store = Warehouse(settings.warehouse_path)
+        store = open_warehouse(settings)
         account, fills = store.rows("paper_account"), store.rows("paper_fills")
     if as_json:
         frames = {"account": account, "fills": fills}

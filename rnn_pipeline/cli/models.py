@@ -115,9 +115,9 @@ def rollback(model: str, ticker: tuple[str, ...]) -> None:
 
 
 def _store() -> Warehouse:
-    from rnn_pipeline.warehouse import Warehouse
+    from rnn_pipeline.warehouse import open_warehouse
 
-    return Warehouse(load_settings().warehouse_path)
+    return open_warehouse(load_settings())
 
 
 def _now() -> pd.Timestamp:

@@ -25,9 +25,9 @@ def lookahead(cuts: int, tickers: str, seed: int) -> None:
     with plain_errors():
         settings = load_settings()
         from rnn_pipeline.audit import audit, longest, summary
-        from rnn_pipeline.warehouse import Warehouse
+        from rnn_pipeline.warehouse import open_warehouse
 
-        store = Warehouse(settings.warehouse_path)
+        store = open_warehouse(settings)
         chosen = [name.strip().upper() for name in tickers.split(",") if name.strip()]
         try:
             findings = audit(
@@ -62,12 +62,12 @@ def replay(ticker: str, session: datetime) -> None:
         from rnn_pipeline.defs.networks import checkpoint_path
         from rnn_pipeline.defs.partitions import SETTINGS
         from rnn_pipeline.replay import replay as made_again
-        from rnn_pipeline.warehouse import Warehouse
+        from rnn_pipeline.warehouse import open_warehouse
 
         ticker = ticker.upper()
         try:
             found = made_again(
-                Warehouse(SETTINGS.warehouse_path),
+                open_warehouse(SETTINGS),
                 SETTINGS,
                 ticker,
                 session.date(),
@@ -103,11 +103,11 @@ def tune(ticker: str, trials: int | None, fold: int) -> None:
     """
     with plain_errors():
         instance = prepare(load_settings())
-        from rnn_pipeline.defs.partitions import SETTINGS, range_tags, register_tickers
+        from rnn_pipeline.defs.partitions import SETTINGS, range_tags, registered_tickers
         from rnn_pipeline.defs.tuning import fragment_path
 
         ticker = ticker.upper()
-        known = register_tickers(instance, SETTINGS)
+        known = registered_tickers(instance, SETTINGS)
         if ticker not in known:
             raise click.ClickException(f"{ticker} is not in the universe: {', '.join(known)}")
         config: dict[str, object] = {"fold": fold}

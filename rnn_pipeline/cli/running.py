@@ -113,15 +113,22 @@ def backfill(first: datetime | None, last: datetime | None, asked: tuple[str, ..
     """Fetch, compute and decide for a range of sessions; without options, catch up.
 
     One run does all days that were missed. Where a fold has begun, networks are trained for it on
-    the way (setting operations.retrain). What is there already changes nothing.
+    the way (setting operations.retrain). A ticker that is new to the settings gets all its history
+    and its networks first. What is there already changes nothing.
     """
     with plain_errors():
         settings = load_settings()
         instance = prepare(settings)
         from rnn_pipeline.defs import automation
-        from rnn_pipeline.defs.partitions import last_day, range_tags, register_tickers
+        from rnn_pipeline.defs.partitions import (
+            last_day,
+            newcomers,
+            range_tags,
+            register_tickers,
+        )
         from rnn_pipeline.defs.resources import MARKET, WAREHOUSE
 
+        lacking = newcomers(instance, settings)
         known = register_tickers(instance, settings)
         wanted = [ticker.upper() for ticker in asked] or known
         if strangers := [ticker for ticker in wanted if ticker not in known]:
@@ -133,11 +140,14 @@ def backfill(first: datetime | None, last: datetime | None, asked: tuple[str, ..
         end = min(last.date() if last else date.max, last_day(settings))
         if begin > end:
             raise click.ClickException(f"--first {begin} is later than --last {end}: swap them")
+        new = [ticker for ticker in wanted if ticker in lacking]
+        others = [ticker for ticker in wanted if ticker not in lacking]
+        jobs = automation.stages(instance, first and first.date(), end, new)
         if not asked and automation.training_due(WAREHOUSE.store, MARKET.calendar, end):
-            jobs = automation.stages(instance, begin, end)
+            jobs += automation.stages(instance, begin, end, others)
         else:
-            spans = automation.blocks(instance, dict.fromkeys(wanted, (begin, end)))
-            jobs = [("daily", range_tags(*span)) for span in spans]
+            spans = automation.blocks(instance, dict.fromkeys(others, (begin, end)))
+            jobs += [("daily", range_tags(*span)) for span in spans]
         for name, tags in jobs:
             click.echo(name, err=True)
             run_job(instance, name, tags)
@@ -175,9 +185,10 @@ def ui(port: int, host: str) -> None:
     with plain_errors():
         settings = load_settings()
         instance = prepare(settings)
-        from rnn_pipeline.defs.partitions import register_tickers
+        from rnn_pipeline.defs.partitions import check_size, registered_tickers
 
-        register_tickers(instance, settings)
+        check_size(settings)
+        registered_tickers(instance, settings)
     workspace = settings.dagster_home / "workspace.yaml"
     workspace.write_text(_WORKSPACE)
     dagster = Path(sys.executable).with_name("dagster")

@@ -187,9 +187,9 @@ def show_decisions(settings: Settings) -> None:
     """Print the newest session's decisions, who has none and why, and the report's path."""
     from rnn_pipeline.defs.partitions import universe
     from rnn_pipeline.trading.decisions import current_decisions
-    from rnn_pipeline.warehouse import Warehouse
+    from rnn_pipeline.warehouse import open_warehouse
 
-    store = Warehouse(settings.warehouse_path)
+    store = open_warehouse(settings)
     tickers = list(universe(settings))
     current = current_decisions(store.rows("trading_decisions", ticker=tickers))
     left_out = store.rows("window_sets", "ticker, status", ticker=tickers, folds=0)
@@ -228,14 +228,15 @@ def print_table(title: str, columns: Mapping[str, str], rows: pd.DataFrame) -> N
 
 
 def _stored(settings: Settings) -> Warehouse:
-    from rnn_pipeline.warehouse import Warehouse
+    from rnn_pipeline.warehouse import open_warehouse
 
-    if not settings.warehouse_path.exists():
+    store = open_warehouse(settings)
+    if not store.exists():
         raise click.ClickException(
-            f"there is no warehouse at {settings.warehouse_path} yet: run `rnn-pipeline demo`, or"
+            f"there is no warehouse at {store} yet: run `rnn-pipeline demo`, or"
             " set data_dir to where it is"
         )
-    return Warehouse(settings.warehouse_path)
+    return store
 
 
 def _of_session(

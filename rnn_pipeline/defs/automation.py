@@ -1,6 +1,6 @@
 """Jobs, the daily schedule, and the sensors that wake the graph on new data."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from itertools import groupby
@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+from pydantic import Field
 
 from rnn_pipeline.alerts import Alert, deliver, hooks_of
 from rnn_pipeline.defs.evidence import no_look_ahead
@@ -18,20 +19,23 @@ from rnn_pipeline.defs.partitions import (
     TICKER_BY_DATE,
     first_session,
     last_day,
+    newcomers,
     range_tags,
     register_tickers,
+    registered_tickers,
 )
 from rnn_pipeline.defs.resources import MarketResource, WarehouseResource
 from rnn_pipeline.features.folds import open_sessions, walk_forward
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.market.files import FileSource
+from rnn_pipeline.settings import load_settings
 from rnn_pipeline.warehouse import Warehouse
 
 _SOURCES = ["raw_ohlcv", "raw_news"]
 _FEATURES = ["price_features", "news_sentiment", "model_features"]
 _SIGNALS = ["price_signals", "sentiment_signals", "trading_signals", "trading_decisions"]
 _REPORT = ["walk_forward_report", "paper_account"]
-_FORECASTERS = [f"{model}_forecaster" for model in SETTINGS.model.networks]
+_FORECASTERS = [f"{model}_forecaster" for model in SETTINGS.model.slots]
 
 #: The sample never changes, so nothing needs to watch it.
 _LIVE = (
@@ -51,8 +55,8 @@ _TIMEZONE = SessionCalendar(SETTINGS.exchange).timezone
 #: Tag of a run that another run started.
 _PARENT = "parent"
 
-#: Materializations that one tick of the sensor looks at.
-_EVENTS_PER_TICK = 10_000
+#: Materializations that one tick of the sensor looks at: about a second of one core.
+_EVENTS_PER_TICK = 5_000
 
 
 def _of(*assets: str) -> dg.AssetSelection:
@@ -119,28 +123,45 @@ take_in = dg.define_asset_job(
 
 
 def stages(
-    instance: dg.DagsterInstance, first: date | None = None, last: date | None = None
+    instance: dg.DagsterInstance,
+    first: date | None = None,
+    last: date | None = None,
+    tickers: Sequence[str] | None = None,
 ) -> list[tuple[str, dict[str, str]]]:
-    """The jobs that together materialize the whole graph, in order, with their run tags."""
-    tickers = register_tickers(instance, SETTINGS)
+    """The jobs that together materialize the whole graph, in order, with their run tags.
+
+    Args:
+        instance: Dagster's.
+        first: first session; None: of all.
+        last: last session; None: that data can exist for.
+        tickers: None: all that have a partition, and from the first session on, those of the
+            settings that have none yet, too.
+    """
+    if tickers is None:
+        everything = first is None
+        tickers = (register_tickers if everything else registered_tickers)(instance, SETTINGS)
     days = (first or first_session(SETTINGS), last or last_day(SETTINGS))
+    rectangles = list(blocks(instance, dict.fromkeys(tickers, days)))
     return [
-        ("refresh", range_tags(tickers, *days)),
-        ("retrain", range_tags(tickers)),
-        ("decide", range_tags(tickers, *days)),
+        (job, range_tags(group, *(() if job == "retrain" else days)))
+        for job in ("refresh", "retrain", "decide")
+        for group, *_ in rectangles
     ]
 
 
 class Days(dg.Config):
-    """Which sessions; empty: from the first one, to the last one that data can exist for."""
+    """Which sessions, and whose."""
 
-    first: str = ""
-    last: str = ""
+    first: str = Field(
+        default="", description="first session, as 2024-01-31; empty: the settings' first"
+    )
+    last: str = Field(default="", description="last session; empty: that data can exist for")
+    tickers: list[str] = Field(default=[], description="empty: all that have a partition")
 
     def stages(self, instance: dg.DagsterInstance) -> list[tuple[str, dict[str, str]]]:
         """The jobs of the whole graph for these days."""
         first, last = (date.fromisoformat(day) if day else None for day in (self.first, self.last))
-        return stages(instance, first, last)
+        return stages(instance, first, last, self.tickers or None)
 
 
 @dg.op
@@ -158,9 +179,14 @@ def demo() -> None:
     run_every_stage()
 
 
-@dg.job(description="The daily job with training in it, for the evening on which a fold begins.")
+@dg.job(
+    description=(
+        "The whole graph on some sessions or tickers: on an evening on which a fold begins, and for"
+        " tickers that are new to the settings."
+    )
+)
 def renew() -> None:
-    """Run the stages on what has come since the last run."""
+    """Run the stages on what has come since the last run, or on who is new."""
     run_every_stage()
 
 
@@ -180,7 +206,7 @@ def training_due(store: Warehouse, calendar: SessionCalendar, today: date) -> bo
         return False
     axis = calendar.sessions(first_session(SETTINGS), today)
     begun = walk_forward(
-        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.horizon
+        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.base_horizon
     )
     trained = store.rows("folds", "fold")["fold"].max()
     return bool(begun) and not begun[-1].number <= trained
@@ -189,7 +215,7 @@ def training_due(store: Warehouse, calendar: SessionCalendar, today: date) -> bo
 def evening(instance: dg.DagsterInstance, warehouse: WarehouseResource) -> tuple[list[str], date]:
     """The universe, and the session from which on the evening's run catches up."""
     since = warehouse.store.last_session() or first_session(SETTINGS)
-    return register_tickers(instance, SETTINGS), since
+    return registered_tickers(instance, SETTINGS), since
 
 
 def _no_session(today: date, calendar: SessionCalendar) -> str:
@@ -320,11 +346,18 @@ def first_cause(failures: Iterable[dg.DagsterEvent]) -> str:
     return ""
 
 
-@dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
-def universe(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Keep the ticker partitions as the settings have them."""
-    tickers = register_tickers(context.instance, SETTINGS)
-    return dg.SkipReason(f"{len(tickers)} tickers: {', '.join(tickers[:10])}")
+@dg.sensor(job=renew, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def universe(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Keep the ticker partitions as the settings' file has them now, and fill those of new ones."""
+    settings = load_settings()
+    new = newcomers(context.instance, settings)
+    tickers = register_tickers(context.instance, settings)
+    if not new:
+        return dg.SkipReason(f"{len(tickers)} tickers: {', '.join(tickers[:10])}")
+    return dg.RunRequest(
+        run_key=f"{date.today()}: {', '.join(new)}",
+        run_config=dg.RunConfig(ops={"run_every_stage": Days(tickers=new)}),
+    )
 
 
 @dg.sensor(
@@ -349,7 +382,7 @@ def drop_folder(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipR
     new = sorted(files.keys() - set((context.cursor or "").split()))
     if not new:
         return dg.SkipReason(f"nothing new in {SETTINGS.drop_dir}")
-    register_tickers(context.instance, SETTINGS)
+    register_tickers(context.instance, load_settings())
     found = source.survey([files[key] for key in new])
     order = list(context.instance.get_dynamic_partitions("ticker"))
     places = [order.index(ticker) for ticker in found.tickers if ticker in order]
@@ -367,6 +400,7 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
     """
     cursor = int(context.cursor or 0)
     touched: dict[str, tuple[date, date]] = {}
+    goes_on: dict[str, bool] = {}
     newest = cursor
     for name in _SOURCES:
         records = context.instance.fetch_materializations(
@@ -376,7 +410,9 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
         ).records
         for record in records:
             newest = max(newest, record.storage_id)
-            if record.partition_key is None or not _changed(context.instance, record):
+            if record.run_id not in goes_on:  # a run has thousands of partitions
+                goes_on[record.run_id] = _goes_on(context.instance, record.run_id)
+            if record.partition_key is None or goes_on[record.run_id] or not _changed(record):
                 continue
             key = TICKER_BY_DATE.get_partition_key_from_str(record.partition_key).keys_by_dimension
             day = date.fromisoformat(key["date"])
@@ -387,11 +423,16 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
     context.update_cursor(str(newest))
 
 
-def _changed(instance: dg.DagsterInstance, record: dg.EventLogRecord) -> bool:
-    """Whether a materialization brought rows, in a run that goes no further than raw data."""
+def _goes_on(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a run goes on from raw data to signals itself, or is not known any more."""
+    run = instance.get_run_by_id(run_id)
+    return run is None or run.job_name in {"daily", "refresh"}
+
+
+def _changed(record: dg.EventLogRecord) -> bool:
+    """Whether a materialization brought rows."""
     materialization = record.asset_materialization
-    run = instance.get_run_by_id(record.run_id)
-    if materialization is None or run is None or run.job_name in {"daily", "refresh"}:
+    if materialization is None:
         return False
     counts = (materialization.metadata.get(name) for name in ("inserted", "revised"))
     return any(count is not None and count.value for count in counts)

@@ -22,6 +22,9 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine
 
+#: Events of one step and kind that are written at once.
+BATCH = 1000
+
 _OF_PARTITIONS = {
     DagsterEventType.ASSET_MATERIALIZATION,
     DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
@@ -35,16 +38,13 @@ class PooledSqliteEventLogStorage(SqliteEventLogStorage):
     original; the files are the same and either class reads what the other wrote.
     """
 
-    #: Events of one step and kind that are written at once.
-    BATCH = 1000
-
     #: Every run has a file of its own, and a webserver lives long: only the newest stay open.
     OPEN_FILES = 8
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: dict[str, Engine] = {}
         # Dagster hands events over in batches only where this is set.
-        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(self.BATCH))
+        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH))
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -70,6 +70,9 @@ class PooledSqliteEventLogStorage(SqliteEventLogStorage):
         The file of the run and the index over all runs get the same rows as from one event after
         the other; what an asset says of its newest event is written once.
         """
+        # Dagster hands them over in the order of a set. The asset's page calls the last one the
+        # latest: let it be the newest partition.
+        events = sorted(events, key=_partition)
         runs = {event.run_id for event in events}
         alike = all(event.dagster_event_type in _OF_PARTITIONS for event in events)
         if len(runs) != 1 or not alike:
@@ -103,6 +106,16 @@ class PooledSqliteEventLogStorage(SqliteEventLogStorage):
             engine.dispose()
         self._engines.clear()
         super().dispose()
+
+
+def _partition(entry: EventLogEntry) -> str:
+    event = entry.dagster_event
+    return (event.partition if event is not None else None) or ""
+
+
+def last_written(keys: Sequence[str]) -> str:
+    """The partition whose materialization is stored last, of keys in the order of their events."""
+    return max(keys[(len(keys) - 1) // BATCH * BATCH :])
 
 
 def _do_not_wait_for_the_disk(connection: Any, _record: object) -> None:

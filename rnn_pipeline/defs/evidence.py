@@ -6,6 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.features import news_sentiment, sequence_windows, session_axis
+from rnn_pipeline.defs.guidance import require
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.models import asked_recipes, register_trained
 from rnn_pipeline.defs.networks import (
@@ -54,17 +55,22 @@ def baseline_forecasts(
 
     tickers = tickers_of(context)
     store = warehouse.store
-    horizon = SETTINGS.model.horizon
-    rows, fitted = walk_forward_baselines(
-        read_fold_datasets(warehouse, market, tickers),
-        store.rows("targets", ticker=tickers, horizon=horizon),
-        store.rows("baseline_forecasts", ticker=tickers),
-    )
-    rows = stamped(rows, store.rows("model_features", ticker=tickers), horizon)
+    require(store, "baseline_forecasts", tickers, until="sequence_windows")
+    features = store.rows("model_features", ticker=tickers)
+    made, fitted = [], 0
+    for horizon in SETTINGS.model.horizons:
+        rows, new = walk_forward_baselines(
+            read_fold_datasets(warehouse, market, tickers, horizon),
+            store.rows("targets", ticker=tickers, horizon=horizon),
+            store.rows("baseline_forecasts", ticker=tickers, horizon=horizon),
+        )
+        made.append(stamped(rows, features, horizon))
+        fitted += new
+    rows = pd.concat(made).assign(run_id=context.run.run_id)
     with store.batch() as batch:
-        batch.replace("baseline_forecasts", rows.assign(run_id=context.run.run_id), ticker=tickers)
+        batch.replace("baseline_forecasts", rows, ticker=tickers)
     scored = store.rows("walk_forward_baselines", ticker=tickers)
-    metrics = forecast_metrics(scored, by=("ticker", "model"))
+    metrics = forecast_metrics(scored, by=("ticker", "horizon", "model"))
     show(context, metrics=table(metrics))
     return dg.MaterializeResult(
         metadata={**ranges(scored), "baselines": len(BASELINES), "folds_fitted": fitted}
@@ -95,14 +101,23 @@ def walk_forward_forecasts(
 
     tickers = tickers_of(context)
     store = warehouse.store
+    require(store, "walk_forward_forecasts", tickers, until="sequence_windows")
     asked = asked_recipes(store)
     names = [recipe.model for recipe in asked.values()]
     models = {slot: load_forecasters(recipe.model, tickers) for slot, recipe in asked.items()}
-    datasets = read_fold_datasets(warehouse, market, tickers)
-    rows = walk_forward.stamped(
-        walk_forward.walk_forward_forecasts(datasets, list(models.values())),
-        store.rows("model_features", ticker=tickers),
-        SETTINGS.model.horizon,
+    features = store.rows("model_features", ticker=tickers)
+    rows = pd.concat(
+        [
+            walk_forward.stamped(
+                walk_forward.walk_forward_forecasts(
+                    read_fold_datasets(warehouse, market, tickers, part.base_horizon),
+                    [models[slot] for slot in part.networks],
+                ),
+                features,
+                part.base_horizon,
+            )
+            for part in SETTINGS.model.by_horizon()
+        ]
     ).assign(run_id=context.run.run_id)
     # What was forecast for a session when it was new is the record, whatever a refit would say.
     mine, of_models = {"ticker": tickers}, {"ticker": tickers, "model": names}
@@ -130,13 +145,14 @@ def walk_forward_forecasts(
         batch.append("trials", added.assign(run_id=context.run.run_id))
         batch.replace("evidence", evidence.assign(run_id=context.run.run_id), **mine)
     axis = session_axis(warehouse, market)
-    changed = register_trained(store, models, tickers, axis, folds_of(axis), context.run.run_id)
+    folds = folds_of(axis, SETTINGS.model.base_horizon)
+    changed = register_trained(store, models, tickers, axis, folds, context.run.run_id)
     forecasts = store.rows("walk_forward_forecasts", **mine)
     page = forecast_page(
         store.rows("all_forecasts", **mine),
         store.rows("walk_forward_quantiles", **mine),
         evidence,
-        store.rows("targets", horizon=SETTINGS.model.horizon, **mine),
+        store.rows("targets", horizon=list(SETTINGS.model.horizons), **mine),
         store.rows("folds"),
         SETTINGS.backtest.sessions_per_year,
     )

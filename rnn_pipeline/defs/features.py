@@ -6,6 +6,7 @@ from datetime import timedelta
 import dagster as dg
 import pandas as pd
 
+from rnn_pipeline.defs.guidance import require
 from rnn_pipeline.defs.metadata import holds, ranges, show, table
 from rnn_pipeline.defs.partitions import (
     BY_TICKER,
@@ -60,12 +61,15 @@ def price_features(
     """
     span = span_of(context)
     store = warehouse.store
+    require(store, "price_features", span.tickers, until="raw_ohlcv")
     bars = store.bars_by_era(span.tickers, span.first, span.last, catalogue.WARM_UP)
     rest = sorted(set(store.tickers()) - set(span.tickers))
     others = store.bars_by_era(rest, span.first, span.last, catalogue.UNIVERSE_WARM_UP)
     rows = catalogue.feature_table(bars, others)
     made_by = catalogue.feature_table_hash()
-    outcomes = price.targets(bars, SETTINGS.model.horizon).dropna(subset="target")
+    horizons = SETTINGS.model.horizons
+    outcomes = pd.concat([price.targets(bars, horizon) for horizon in horizons])
+    outcomes = outcomes.dropna(subset="target")
     outcomes = outcomes[outcomes["target_session"] >= pd.Timestamp(span.first)]
     days = (span.first, span.last)
     with store.batch() as batch:
@@ -80,7 +84,7 @@ def price_features(
             outcomes.assign(run_id=context.run.run_id),
             ticker=span.tickers,
             target_session=days,
-            horizon=SETTINGS.model.horizon,
+            horizon=list(horizons),
         )
     names = [feature.name for feature in price.PRICE_FEATURES]
     warm = rows.dropna(subset=names)
@@ -123,6 +127,9 @@ def news_sentiment(
 
     span = span_of(context)
     store = warehouse.store
+    require(store, "news_sentiment", span.tickers, until="raw_ohlcv")
+    if not SENTIMENT_MODEL.exists():
+        raise dg.Failure("news_sentiment needs sentiment_model: run the job refresh first")
     sessions = store.bars_by_era(span.tickers, span.first, span.last, sentiment.SPAN - 1)
     headlines = store.headlines(
         span.tickers,
@@ -164,11 +171,13 @@ def model_features(
     """What a network is shown of a session: price features and sentiment side by side."""
     span = span_of(context)
     store = warehouse.store
+    require(store, "model_features", span.tickers, until="news_sentiment")
     days = {"ticker": span.tickers, "session": (span.first, span.last)}
     prices = store.rows("price_features", **days)
     rows = model.model_features(prices, store.rows("news_sentiment", **days), COLUMNS)
     with store.batch() as batch:
         batch.replace("model_features", rows.assign(run_id=context.run.run_id), **days)
+    show(context, newest=table(rows.groupby("ticker").tail(1), ["ticker", "session", *COLUMNS[:8]]))
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),
@@ -237,19 +246,21 @@ def sequence_windows(
     """One memory-mapped matrix of features, and the rows at which complete windows end.
 
     Windows are never copied: a network gathers its batch from the matrix. The metadata shows which
-    windows each fold may train on, stop on and test, and which tickers have too little history.
+    windows each fold may train on, stop on and test, and which tickers have too little history. All
+    horizons test the same sessions; the spans shown are purged by the shortest.
     """
     tickers = list(tickers_of(context))
     store = warehouse.store
+    require(store, "sequence_windows", tickers, until="model_features")
     features = store.rows("model_features", ticker=tickers)
     matrix = ModelMatrix.build(features, COLUMNS, features["feature_set_hash"].max())
     folder = SETTINGS.matrix_dir / matrix.content_hash[:16]
     matrix.write(folder)
     axis = session_axis(warehouse, market)
     folds = walk_forward(
-        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.horizon
+        open_sessions(axis, SETTINGS.folds), SETTINGS.folds, SETTINGS.model.base_horizon
     )
-    targets = store.rows("targets", ticker=tickers, horizon=SETTINGS.model.horizon)
+    targets = store.rows("targets", ticker=tickers, horizon=SETTINGS.model.base_horizon)
     index = window_index(matrix, targets, axis, SETTINGS.model.lookback)
     status = fold_status(matrix, index, folds)
     spans = fold_table(folds, axis)

@@ -1,7 +1,7 @@
 """Raw bars, raw headlines and labelled headlines, with the checks that stand beside them."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,13 +9,13 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.metadata import holds, ranges, show, table
-from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKER_BY_DATE, Span, span_of
+from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKER_BY_DATE, span_of
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
 from rnn_pipeline.market.commit import replay
 from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.ingest import Ingested, Request, ingest_bars, ingest_headlines
 from rnn_pipeline.market.labels import read_labels
-from rnn_pipeline.market.quality import check_bars, check_headlines
+from rnn_pipeline.market.quality import Verdict, check_bars, check_headlines
 from rnn_pipeline.market.sample import SampleSource
 from rnn_pipeline.market.sources import NewsSource
 from rnn_pipeline.reporting import plots
@@ -44,7 +44,10 @@ def _complete(
     failed += remarks
     quarantined = sum(line.quarantined for line in ledger)
     if quarantined:
-        failed.append(f"{quarantined} rows broke a rule and wait in the table quarantine")
+        failed.append(
+            f"{quarantined} rows broke a rule; run rnn-pipeline quarantine list and release those"
+            " that are right"
+        )
     return dg.AssetCheckResult(
         check_name=f"{asset}_complete",
         passed=not failed,
@@ -63,10 +66,6 @@ def _remarks(status: pd.DataFrame) -> list[str]:
     ]
 
 
-def _request(context: dg.AssetExecutionContext, span: Span) -> Request:
-    return Request(span.tickers, span.first, span.last, context.run.run_id)
-
-
 def _lines(ledger: list[Ingested]) -> pd.DataFrame:
     columns = [field.name for field in fields(Ingested)]
     return pd.DataFrame([asdict(line) for line in ledger], columns=columns).drop(
@@ -80,100 +79,137 @@ def _counts(ledger: list[Ingested]) -> dict[str, Any]:
     return {name: int(lines[name].sum()) for name in numbers}
 
 
-@dg.asset(
-    partitions_def=TICKER_BY_DATE,
-    backfill_policy=ONE_RUN,
-    pool=WAREHOUSE_POOL,
-    group_name="market",
-    kinds={"duckdb"},
-    check_specs=_checks("raw_ohlcv", "bars"),
-)
-def raw_ohlcv(
-    context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
-) -> dg.MaterializeResult:
-    """Daily bars with every revision and when it was known.
+@dataclass(frozen=True)
+class _Taken:
+    """What a run took of one kind of rows: all that is stored of its span, and how it came."""
 
-    Open, high, low, close and volume are split-adjusted, ``adj_close`` also carries dividends.
-    Bars of unfinished sessions and bars that break a rule never get here. A drop folder gives all
-    its new files, whichever partitions are asked for.
-    """
-    span = span_of(context)
+    rows: pd.DataFrame
+    ledger: list[Ingested]
+    verdict: Verdict
+    remarks: Sequence[str]
+    shown: dict[str, dg.MarkdownMetadataValue]
+
+
+#: Bring the rows of a request into the warehouse.
+_Take = Callable[[WarehouseResource, MarketResource, Request, Callable[[str], None]], _Taken]
+
+
+def _bars(
+    warehouse: WarehouseResource,
+    market: MarketResource,
+    request: Request,
+    progress: Callable[[str], None],
+) -> _Taken:
     store, calendar = warehouse.store, market.calendar
-    replay(store, warehouse.payloads, market.sources, context.log.warning)
-    ledger = ingest_bars(
-        store,
-        warehouse.payloads,
-        market.feed,
-        calendar,
-        _request(context, span),
-        context.log.info,
-    )
-    bars = store.bars(span.tickers, span.first, span.last)
-    sessions = calendar.sessions(span.first, span.last)
+    ledger = ingest_bars(store, warehouse.payloads, market.feed, calendar, request, progress)
+    bars = store.bars(request.tickers, request.first, request.last)
+    sessions = calendar.sessions(request.first, request.last)
     judged = bars[bars["provenance"] != "released"]
-    verdict = check_bars(judged, sessions, calendar.closes(sessions), datetime.now(UTC))
-    status = store.rows("ticker_status", ticker=span.tickers)
-    show(
-        context,
-        coverage=plots.coverage(bars),
-        ledger=table(_lines(ledger)),
-        status=table(status),
-    )
-    return dg.MaterializeResult(
-        metadata={**ranges(bars), **_counts(ledger)},
-        check_results=[
-            holds("raw_ohlcv_holds", verdict),
-            _complete("raw_ohlcv", ledger, _remarks(status)),
-        ],
+    status = store.rows("ticker_status", ticker=request.tickers)
+    return _Taken(
+        bars,
+        ledger,
+        check_bars(judged, sessions, calendar.closes(sessions), datetime.now(UTC)),
+        _remarks(status),
+        {"status": table(status)},
     )
 
 
-@dg.asset(
-    partitions_def=TICKER_BY_DATE,
-    backfill_policy=ONE_RUN,
-    pool=WAREHOUSE_POOL,
-    group_name="market",
-    kinds={"duckdb"},
-    check_specs=_checks("raw_news", "headlines"),
-)
-def raw_news(
-    context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
-) -> dg.MaterializeResult:
-    """Headlines with when they were published, first seen and usable.
-
-    The embedded sample's headlines are synthetic: each says what the bar of its session shows, so
-    they carry no information beyond price.
-    """
-    span = span_of(context)
-    store, calendar = warehouse.store, market.calendar
-    replay(store, warehouse.payloads, market.sources, context.log.warning)
+def _headlines(
+    warehouse: WarehouseResource,
+    market: MarketResource,
+    request: Request,
+    progress: Callable[[str], None],
+) -> _Taken:
+    store = warehouse.store
     ledger = [
         line
         for source in market.sources
         if isinstance(source, NewsSource | FileSource)
-        for line in ingest_headlines(
-            store, warehouse.payloads, source, _request(context, span), context.log.info
-        )
+        for line in ingest_headlines(store, warehouse.payloads, source, request, progress)
     ]
     headlines = store.headlines(
-        span.tickers,
-        pd.Timestamp(span.first, tz="UTC"),
-        pd.Timestamp(span.last, tz="UTC") + pd.Timedelta(days=1),
+        request.tickers,
+        pd.Timestamp(request.first, tz="UTC"),
+        pd.Timestamp(request.last, tz="UTC") + pd.Timedelta(days=1),
     )
-    headlines["session"] = calendar.session_of(headlines["usable_at"])
+    headlines["session"] = market.calendar.session_of(headlines["usable_at"])
     judged = headlines[headlines["provenance"] != "released"]
-    verdict = check_headlines(judged, datetime.now(UTC))
     newest = headlines.sort_values("usable_at").tail(8)
-    show(
-        context,
-        coverage=plots.coverage(headlines),
-        newest=table(newest, ["ticker", "published_at", "title", "provider"]),
-        ledger=table(_lines(ledger)),
+    return _Taken(
+        headlines,
+        ledger,
+        check_headlines(judged, datetime.now(UTC)),
+        (),
+        {"newest": table(newest, ["ticker", "published_at", "title", "provider"])},
     )
-    return dg.MaterializeResult(
-        metadata={**ranges(headlines), **_counts(ledger)},
-        check_results=[holds("raw_news_holds", verdict), _complete("raw_news", ledger)],
+
+
+def _raw(name: str, rows: str, description: str, take: _Take) -> dg.AssetsDefinition:
+    """The asset that takes one kind of rows from the sources."""
+
+    @dg.asset(
+        name=name,
+        description=description,
+        partitions_def=TICKER_BY_DATE,
+        backfill_policy=ONE_RUN,
+        pool=WAREHOUSE_POOL,
+        group_name="market",
+        kinds={"duckdb"},
+        check_specs=_checks(name, rows),
     )
+    def asset(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
+    ) -> dg.MaterializeResult:
+        span = span_of(context)
+        replay(warehouse.store, warehouse.payloads, market.sources, context.log.warning)
+        request = Request(span.tickers, span.first, span.last, context.run.run_id)
+        taken = take(warehouse, market, request, context.log.info)
+        waiting = warehouse.store.rows("quarantine", ticker=span.tickers, table_name=name)
+        waiting = waiting[waiting["released_at"].isna()]
+        show(
+            context,
+            coverage=plots.coverage(taken.rows),
+            **taken.shown,
+            quarantine=table(
+                waiting.groupby(["ticker", "rule"])
+                .agg(rows=("rule", "size"), since=("quarantined_at", "min"))
+                .reset_index()
+            ),
+            ledger=table(_lines(taken.ledger)),
+        )
+        return dg.MaterializeResult(
+            metadata={
+                **ranges(taken.rows),
+                **_counts(taken.ledger),
+                "waiting_in_quarantine": len(waiting),
+            },
+            check_results=[
+                holds(f"{name}_holds", taken.verdict),
+                _complete(name, taken.ledger, taken.remarks),
+            ],
+        )
+
+    return asset
+
+
+raw_ohlcv = _raw(
+    "raw_ohlcv",
+    "bars",
+    "Daily bars with every revision and when it was known.\n\n"
+    "Open, high, low, close and volume are split-adjusted, ``adj_close`` also carries dividends."
+    " Bars of unfinished sessions and bars that break a rule never get here. A drop folder gives"
+    " all its new files, whichever partitions are asked for.",
+    _bars,
+)
+raw_news = _raw(
+    "raw_news",
+    "headlines",
+    "Headlines with when they were published, first seen and usable.\n\n"
+    "The embedded sample's headlines are synthetic: each says what the bar of its session shows, so"
+    " they carry no information beyond price.",
+    _headlines,
+)
 
 
 @dg.asset(pool=WAREHOUSE_POOL, group_name="market", kinds={"duckdb"})

@@ -20,18 +20,20 @@ def show(
     """Show plots and tables on the asset's page.
 
     Dagster copies the metadata of a result into the event of every partition, and a run can have
-    thousands. What is large goes to two of them alone: the newest partition, and the one whose
-    event comes last, which the asset's page opens with.
+    thousands. What is large goes to few of them alone: the newest partition, and the one whose
+    event comes last, with which the asset's page opens.
     """
+    from rnn_pipeline.defs.event_log import last_written
+
     values = {name: _shown(name, value) for name, value in shown.items()}
     partitions_def = context.assets_def.partitions_def
     if partitions_def is None:
         context.add_asset_metadata(values)
         return
     keys = context.partition_keys
-    # Dagster writes the events in the order of a set of the keys, not in theirs.
-    written = list(partitions_def.empty_subset().with_partition_keys(keys).get_partition_keys())
-    for key in {keys[-1], written[-1]}:
+    # Dagster makes the events in the order of a set of the keys, and some storages keep it.
+    made = list(partitions_def.empty_subset().with_partition_keys(keys).get_partition_keys())
+    for key in {max(keys), made[-1], last_written(made)}:
         context.add_asset_metadata(values, partition_key=key)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import dagster as dg
 import numpy as np
 import pandas as pd
 
@@ -105,19 +104,12 @@ def forecast_new_sessions(
         The new rows of ``forecasts``.
 
     Raises:
-        dagster.Failure: nothing was ever trained for any of these tickers.
         ValueError: a file of networks is damaged.
     """
     from rnn_pipeline.networks.registry import serving
     from rnn_pipeline.networks.walk_forward import no_forecasts, quantile_rows, stamped
 
     events = store.rows("models", ticker=span.tickers)
-    if events.empty and store.rows("window_sets", ticker=span.tickers).empty:
-        raise dg.Failure(
-            f"no networks were ever trained for {', '.join(span.tickers)}: materialize"
-            " sequence_windows, the forecasters and walk_forward_forecasts for them first (the job"
-            " retrain does it)"
-        )
     held_out, end = SETTINGS.folds.holdout_from, span.last
     if held_out is not None:
         end = min(end, held_out - timedelta(days=1))
@@ -135,9 +127,16 @@ def forecast_new_sessions(
     if wanted.empty:
         return no_forecasts()
     made, shown = _ask(store, calendar, wanted)
-    told = wanted[["ticker", "model", "session", "version", "trained_until", "newest_fold"]]
-    made = made.drop(columns="fold").merge(told, on=["ticker", "model", "session"])
-    rows = stamped(made.rename(columns={"newest_fold": "fold"}), shown, SETTINGS.model.horizon)
+    # Versions of a warehouse that never knew several horizons do not name theirs.
+    horizon = pd.to_numeric(wanted["horizon"]).fillna(SETTINGS.model.base_horizon).astype("int64")
+    wanted["horizon"] = horizon
+    told = ["ticker", "model", "session", "version", "trained_until", "newest_fold", "horizon"]
+    made = made.drop(columns="fold").merge(wanted[told], on=["ticker", "model", "session"])
+    made = made.rename(columns={"newest_fold": "fold"})
+    rows = pd.concat(
+        [stamped(own, shown, int(ahead)) for ahead, own in made.groupby("horizon")],
+        ignore_index=True,
+    )
     with store.batch() as batch:
         batch.append("forecasts", rows.assign(run_id=run_id))
         batch.append("forecast_quantiles", quantile_rows(rows.assign(run_id=run_id)))

@@ -9,6 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.features import COLUMNS, SENTIMENT_MODEL, sequence_windows, session_axis
+from rnn_pipeline.defs.guidance import require
 from rnn_pipeline.defs.metadata import show, table
 from rnn_pipeline.defs.models import asked_recipes
 from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKERS, tickers_of
@@ -21,7 +22,7 @@ from rnn_pipeline.defs.resources import (
 from rnn_pipeline.features.folds import Fold, open_sessions, walk_forward
 from rnn_pipeline.features.windows import ModelMatrix, fold_datasets, window_index
 from rnn_pipeline.reporting import plots
-from rnn_pipeline.settings import NetworkSpec
+from rnn_pipeline.settings import ModelSettings
 
 if TYPE_CHECKING:
     from rnn_pipeline.features.windows import FoldData
@@ -99,17 +100,23 @@ def gradient_flow(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"gradients": len(flow)})
 
 
-def forecaster(slot: str, network: NetworkSpec) -> dg.AssetsDefinition:
+def forecaster(slot: str, part: ModelSettings) -> dg.AssetsDefinition:
     """The asset that trains one network architecture on every fold and seed of its tickers.
 
     A pooled one has no partitions, since it learns from all tickers, whichever a run is about.
+
+    Args:
+        slot: the network's name in ``part.networks``.
+        part: the model's settings of one horizon.
     """
+    network, horizon = part.networks[slot], part.base_horizon
 
     @dg.asset(
         name=f"{slot}_forecaster",
         description=(
             f"A {network.cell.upper()} forecaster with hidden sizes"
-            f" {list(network.hidden_sizes)}: one network per"
+            f" {list(network.hidden_sizes)}, {horizon} session{'s' * (horizon > 1)} ahead: one"
+            " network per"
             f" {'' if network.pooled else 'ticker, '}fold and seed, stopped early on the fold's"
             " validation rows. Networks whose training data, specification and code are unchanged"
             " are taken from their checkpoint."
@@ -131,6 +138,7 @@ def forecaster(slot: str, network: NetworkSpec) -> dg.AssetsDefinition:
         from rnn_pipeline.networks.walk_forward import StoredNetworks, train_walk_forward
 
         tickers = _all_tickers(context) if network.pooled else tickers_of(context)
+        require(warehouse.store, f"{slot}_forecaster", tickers, until="sequence_windows")
         model = asked_recipes(warehouse.store)[slot].model
         networks = StoredNetworks(
             SETTINGS.checkpoint_dir / model / "unfinished",
@@ -151,14 +159,14 @@ def forecaster(slot: str, network: NetworkSpec) -> dg.AssetsDefinition:
         trained = train_walk_forward(
             model,
             COLUMNS,
-            read_fold_datasets(warehouse, market, tickers),
+            read_fold_datasets(warehouse, market, tickers, horizon),
             network,
-            SETTINGS.model.training,
-            SETTINGS.model.seeds,
+            part.training,
+            part.seeds,
             compute.fleet(),
             networks,
             keep,
-            warm_epochs=SETTINGS.model.warm_epochs,
+            warm_epochs=part.warm_epochs,
             log_dir=compute.log_dir,
             tell=lambda line: context.log.info(f"{model}: {line}"),
         )
@@ -190,30 +198,36 @@ def _all_tickers(context: dg.AssetExecutionContext) -> list[str]:
 
 
 def read_fold_datasets(
-    warehouse: WarehouseResource, market: MarketResource, tickers: list[str]
+    warehouse: WarehouseResource, market: MarketResource, tickers: list[str], horizon: int
 ) -> Iterator["FoldData"]:
     """Each ticker's share of each fold, from the matrices that ``sequence_windows`` wrote."""
     axis = session_axis(warehouse, market)
-    for matrix, index in read_windows(warehouse, axis, tickers, SETTINGS.model.lookback):
-        yield from fold_datasets(matrix, index, folds_of(axis))
+    for matrix, index in read_windows(warehouse, axis, tickers, SETTINGS.model.lookback, horizon):
+        yield from fold_datasets(matrix, index, folds_of(axis, horizon))
 
 
-def folds_of(axis: pd.DatetimeIndex) -> tuple[Fold, ...]:
-    """The settings' folds on an axis of sessions."""
-    sessions = open_sessions(axis, SETTINGS.folds)
-    return walk_forward(sessions, SETTINGS.folds, SETTINGS.model.horizon)
+def folds_of(axis: pd.DatetimeIndex, horizon: int) -> tuple[Fold, ...]:
+    """The settings' folds on an axis of sessions: all horizons test the same sessions."""
+    return walk_forward(open_sessions(axis, SETTINGS.folds), SETTINGS.folds, horizon)
 
 
 def read_windows(
-    warehouse: WarehouseResource, axis: pd.DatetimeIndex, tickers: list[str], lookback: int
+    warehouse: WarehouseResource,
+    axis: pd.DatetimeIndex,
+    tickers: list[str],
+    lookback: int,
+    horizon: int,
 ) -> Iterator[tuple[ModelMatrix, pd.DataFrame]]:
-    """The matrices that ``sequence_windows`` wrote, each with the windows of its tickers."""
+    """The matrices that ``sequence_windows`` wrote, each with the windows of its tickers.
+
+    Their targets are those of the horizon.
+    """
     store = warehouse.store
     sets = store.rows("window_sets", "ticker, matrix", ticker=tickers)
     for name, group in sets.groupby("matrix"):
         matrix = ModelMatrix.open(SETTINGS.matrix_dir / name)
         wanted = group["ticker"].tolist()
-        targets = store.rows("targets", ticker=wanted, horizon=SETTINGS.model.horizon)
+        targets = store.rows("targets", ticker=wanted, horizon=horizon)
         index = window_index(matrix, targets, axis, lookback)
         yield matrix, index[index["ticker"].isin(wanted)]
 
@@ -245,4 +259,6 @@ def _save(forecaster: "Forecaster", run_id: str) -> dict[str, object]:
     }
 
 
-forecasters = [forecaster(slot, spec) for slot, spec in SETTINGS.model.networks.items()]
+forecasters = [
+    forecaster(slot, part) for part in SETTINGS.model.by_horizon() for slot in part.networks
+]

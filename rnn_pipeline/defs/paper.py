@@ -54,12 +54,7 @@ def paper_account(
     account, fills = found.account, found.fills
     show(
         context,
-        equity=evidence_plots.equity_curves(
-            {
-                "paper": account[["session", "equity"]],
-                "backtest": account[["session", "promise"]].rename(columns={"promise": "equity"}),
-            }
-        ),
+        equity=evidence_plots.paper_curves(account),
         account=table(account.tail(10)),
         missed=table(fills[fills["missed"] != ""].tail(10)),
     )

@@ -14,12 +14,15 @@ from dagster._core.storage.tags import (
 
 from rnn_pipeline.market import sample
 from rnn_pipeline.market.files import FileSource, Survey
-from rnn_pipeline.settings import Settings, load_settings
+from rnn_pipeline.settings import Settings, SettingsError, load_settings
 
 SETTINGS = load_settings()
 
 _CRON = {"day": "0 0 * * 1-5", "week": "0 0 * * 1", "month": "0 0 1 * *"}
 _DATE = "%Y-%m-%d"
+
+#: Dagster's cost is per key, and its documentation asks for no more of them on one asset.
+MOST_KEYS = 100_000
 
 #: Years of history asked for when neither the settings nor the source say where to begin.
 _DEFAULT_YEARS = 5
@@ -143,22 +146,69 @@ def range_tags(
 ) -> dict[str, str]:
     """Run tags for all partitions of tickers that follow each other, over a range of days.
 
-    Without days the range is one over tickers alone.
+    Without days the range is one over tickers alone. Beside what Dagster reads stands what a person
+    looks for in the list of runs: ``tickers`` and ``sessions``.
     """
     start, end = tickers[0], tickers[-1]
+    told = {"tickers": _from_to(start, end)}
     if first is not None and last is not None:
         keys = DATES.get_partition_keys()
         begin = max((key for key in keys if key <= first.isoformat()), default=keys[0])
         finish = max((key for key in keys if key <= last.isoformat()), default=keys[0])
         start, end = f"{begin}|{start}", f"{finish}|{end}"
-    return {ASSET_PARTITION_RANGE_START_TAG: start, ASSET_PARTITION_RANGE_END_TAG: end}
+        told["sessions"] = _from_to(f"{first}", f"{last}")
+    return told | {ASSET_PARTITION_RANGE_START_TAG: start, ASSET_PARTITION_RANGE_END_TAG: end}
+
+
+def _from_to(first: str, last: str) -> str:
+    return first if first == last else f"{first} to {last}"
+
+
+def check_size(settings: Settings) -> None:
+    """Refuse a universe and a date axis whose product is more than Dagster can show.
+
+    Raises:
+        SettingsError: one line with the step to choose.
+    """
+    tickers = len(universe(settings))
+    days = date_partitions(settings).get_num_partitions()
+    if tickers * days <= MOST_KEYS:
+        return
+    wider = ("week", "month") if settings.partition_step == "day" else ("month",)
+    for step in wider:
+        other = settings.model_copy(update={"partition_step": step})
+        if tickers * date_partitions(other).get_num_partitions() <= MOST_KEYS:
+            advice = f'set partition_step = "{step}"'
+            break
+    else:
+        advice = 'set partition_step = "month" and a later start, or divide the tickers'
+    raise SettingsError(
+        f"{tickers:,} tickers by {days:,} dates are {tickers * days:,} partitions, more than the"
+        f" {MOST_KEYS:,} that Dagster works well with: {advice}"
+    )
+
+
+def newcomers(instance: dg.DagsterInstance, settings: Settings) -> list[str]:
+    """Tickers of the settings that have no partition yet, where others have: they lack history."""
+    there = instance.get_dynamic_partitions("ticker")
+    return [ticker for ticker in universe(settings) if there and ticker not in there]
+
+
+def registered_tickers(instance: dg.DagsterInstance, settings: Settings) -> list[str]:
+    """The tickers that have a partition; where none has, those of the settings get one."""
+    return list(instance.get_dynamic_partitions("ticker")) or register_tickers(instance, settings)
 
 
 def register_tickers(instance: dg.DagsterInstance, settings: Settings) -> list[str]:
     """Make the ticker partitions those of the settings and return them in their order there.
 
-    A ticker that was taken out of the settings loses its partition, not its rows.
+    A ticker that was taken out of the settings loses its partition, not its rows, and Dagster
+    remembers what was materialized should it come back.
+
+    Raises:
+        SettingsError: see :func:`check_size`; nothing has changed then.
     """
+    check_size(settings)
     wanted = universe(settings)
     for ticker in instance.get_dynamic_partitions("ticker"):
         if ticker not in wanted:

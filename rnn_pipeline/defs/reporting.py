@@ -1,11 +1,14 @@
 """The report that a person reads in the morning."""
 
+from datetime import date
+
 import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.evidence import unless_implausible, walk_forward_forecasts
 from rnn_pipeline.defs.features import SENTIMENT_MODEL
 from rnn_pipeline.defs.metadata import show
+from rnn_pipeline.defs.paper import paper_account
 from rnn_pipeline.defs.partitions import SETTINGS, universe
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, WarehouseResource
 from rnn_pipeline.defs.trading import trading_decisions
@@ -37,6 +40,8 @@ def read_report(store: Warehouse) -> Report:
     headlines = store.headlines(tickers)
     newest = headlines.nlargest(HEADLINE_LIMIT, "published_at")
     confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
+    decisions = store.rows("trading_decisions", **mine)
+    newest_session = decisions["session"].max().date() if len(decisions) else date.min
     judged = {"sentiment": confusion, "tfidf_logistic": tfidf_confusion(train, test)}
     return assemble(
         SETTINGS,
@@ -47,11 +52,14 @@ def read_report(store: Warehouse) -> Report:
         news_sentiment=store.rows("news_sentiment", **mine),
         forecasts=store.rows("walk_forward_forecasts", **mine),
         quantiles=store.rows("walk_forward_quantiles", **mine),
-        targets=store.rows("targets", horizon=SETTINGS.model.horizon, **mine),
+        targets=store.rows("targets", horizon=list(SETTINGS.model.horizons), **mine),
         baselines=store.rows("walk_forward_baselines", **mine),
         trials=store.rows("trials", **mine),
         trading_signals=store.rows("trading_signals", **mine),
-        decisions=store.rows("trading_decisions", **mine),
+        contributions=store.rows("signal_contributions", session=newest_session, **mine),
+        decisions=decisions,
+        paper=store.rows("paper_account"),
+        fills=store.rows("paper_fills"),
         statuses=store.rows("window_sets", "ticker, status", folds=0, **mine),
         fold_table=store.rows("folds"),
         history=store.rows("training_history", **mine),
@@ -68,7 +76,7 @@ def read_report(store: Warehouse) -> Report:
 
 
 @dg.asset(
-    deps=[walk_forward_forecasts, trading_decisions],
+    deps=[walk_forward_forecasts, trading_decisions, paper_account],
     pool=WAREHOUSE_POOL,
     group_name="evidence",
     kinds={"html"},

@@ -14,7 +14,7 @@ from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.sample import SampleSource
 from rnn_pipeline.market.sources import BarSource, NewsSource, load_source
 from rnn_pipeline.market.yahoo import YahooSource
-from rnn_pipeline.warehouse import PayloadStore, Warehouse
+from rnn_pipeline.warehouse import PayloadStore, Warehouse, open_warehouse
 
 if TYPE_CHECKING:
     import torch
@@ -27,15 +27,20 @@ COMPUTE_POOL = "compute"
 
 
 class WarehouseResource(dg.ConfigurableResource):
-    """The DuckDB file and the payloads beside it."""
+    """The warehouse and its payloads.
 
-    path: str
+    Attributes:
+        path: of a DuckDB file; empty: the warehouse that the settings choose.
+        payload_dir: folder of the raw answers, which every host must see.
+    """
+
+    path: str = ""
     payload_dir: str
 
     @property
     def store(self) -> Warehouse:
         """Open nothing yet: a connection is held only while something is read or written."""
-        return Warehouse(Path(self.path))
+        return Warehouse(Path(self.path)) if self.path else open_warehouse(SETTINGS)
 
     @property
     def payloads(self) -> PayloadStore:
@@ -127,9 +132,7 @@ MARKET = MarketResource(
     feeds=list(SETTINGS.feeds),
 )
 
-WAREHOUSE = WarehouseResource(
-    path=str(SETTINGS.warehouse_path), payload_dir=str(SETTINGS.payload_dir)
-)
+WAREHOUSE = WarehouseResource(payload_dir=str(SETTINGS.payload_dir))
 
 RESOURCES = {
     "warehouse": WAREHOUSE,

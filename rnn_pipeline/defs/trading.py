@@ -1,5 +1,6 @@
 """Signals from forecasts and sentiment, their fusion, and what to do about it."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, get_args
 
@@ -8,6 +9,7 @@ import pandas as pd
 
 from rnn_pipeline.defs.evidence import walk_forward_forecasts
 from rnn_pipeline.defs.features import COLUMNS, model_features, news_sentiment, price_features
+from rnn_pipeline.defs.guidance import require
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.models import forecast_new_sessions
 from rnn_pipeline.defs.partitions import (
@@ -28,7 +30,16 @@ from rnn_pipeline.trading import decisions, fusion, lineage
 _LOOK_BACK = timedelta(days=3 * SETTINGS.model.lookback + 30)
 
 #: What tells a user why a signal is what it is.
-_WHY = ["ticker", "source", "forecast", "standardised", "grade", "weight", "contribution"]
+_WHY = [
+    "ticker",
+    "source",
+    "horizon",
+    "forecast",
+    "standardised",
+    "grade",
+    "weight",
+    "contribution",
+]
 
 _LABELS = ("BUY", "HOLD", "SELL")
 
@@ -70,10 +81,11 @@ def price_signals(
     """
     span = span_of(context)
     store = warehouse.store
+    require(store, "price_signals", span.tickers, until="sequence_windows")
     new = forecast_new_sessions(store, market.calendar, span, context.run.run_id)
     forecasts = _heard(warehouse, market, span)
     evidence = store.rows("evidence", ticker=span.tickers)
-    signals = fusion.price_signals(forecasts, evidence)
+    signals = fusion.price_signals(forecasts, evidence, SETTINGS.model.base_horizon)
     if len(signals):
         days = (span.first - _LOOK_BACK, span.last)
         features = store.rows("model_features", ticker=span.tickers, session=days)
@@ -102,11 +114,14 @@ def sentiment_signals(
     """The sentiment of a session as a signal, weighted by the evidence of its fold."""
     span = span_of(context)
     store = warehouse.store
+    require(store, "sentiment_signals", span.tickers, until="sequence_windows")
     sentiment = store.rows("news_sentiment", **_of(span))
     rows = fusion.with_folds(sentiment, store.rows("walk_forward_forecasts", **_of(span)))
     signals = fusion.sentiment_signals(rows, store.rows("evidence", ticker=span.tickers))
     signals = signals.merge(lineage.sentiment_lineage(sentiment), on=["ticker", "session"])
     _write(warehouse, context, "sentiment_signals", signals, span)
+    newest = signals.groupby("ticker").tail(1)
+    show(context, newest=table(newest, ["ticker", "session", "signal", "weight", "grade"]))
     return dg.MaterializeResult(metadata={**ranges(signals), **_grades(signals)})
 
 
@@ -120,18 +135,24 @@ def trading_signals(
     """
     span = span_of(context)
     store = warehouse.store
+    require(store, "trading_signals", span.tickers, until="sequence_windows")
     price, sentiment = (
         store.rows(name, **_of(span)) for name in ("price_signals", "sentiment_signals")
     )
     forecasts = _heard(warehouse, market, span)
+    if len(forecasts) and price.empty:
+        raise dg.Failure(
+            f"trading_signals needs price_signals, which has nothing on {', '.join(span.tickers)}"
+            f" from {span.first} to {span.last}: run the job decide for these partitions"
+        )
     news = fusion.with_folds(store.rows("news_sentiment", **_of(span)), forecasts)
     evidence = store.rows("evidence", ticker=span.tickers)
     sources = [
-        fusion.price_sources(forecasts, evidence),
+        fusion.price_sources(forecasts, evidence, SETTINGS.model.base_horizon),
         fusion.sentiment_sources(news, evidence),
     ]
     added = fusion.contributions(
-        price, pd.concat(sources), SETTINGS.trading, lambda: _history(warehouse, span)
+        price, pd.concat(sources), SETTINGS.trading, lambda tickers: _history(warehouse, tickers)
     )
     signals = fusion.fuse(price, sentiment, added, SETTINGS.trading)
     signals = signals.merge(lineage.fused_lineage(price, sentiment), on=["ticker", "session"])
@@ -170,6 +191,7 @@ def trading_decisions(
 
     span = span_of(context)
     store = warehouse.store
+    require(store, "trading_decisions", span.tickers, until="sequence_windows")
     weights, accounts = sized(store, SETTINGS, span.first, span.last)
     mine = store.rows("trading_signals", **_of(span))
     made_by = mine[["ticker", "session", *lineage.LINEAGE]]
@@ -215,10 +237,11 @@ def _heard(warehouse: WarehouseResource, market: MarketResource, span: Span) -> 
     )
 
 
-def _history(warehouse: WarehouseResource, span: Span) -> pd.DataFrame:
-    """What the sources of the span's tickers ever said, for a policy that learns."""
-    store = warehouse.store
+def _history(warehouse: WarehouseResource, tickers: Collection[str]) -> pd.DataFrame:
+    """What the sources of tickers ever said, for a policy that learns."""
     return fusion.source_history(
-        store.rows("recipe_forecasts", ticker=span.tickers),
-        store.rows("news_sentiment", ticker=span.tickers),
+        *(
+            warehouse.store.rows(name, ticker=list(tickers))
+            for name in ("recipe_forecasts", "news_sentiment")
+        )
     )

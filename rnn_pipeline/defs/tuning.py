@@ -78,24 +78,26 @@ def tuning_trials(
         update={"n_trials": config.trials or SETTINGS.tuning.n_trials}
     )
     model = SETTINGS.model
+    horizon = model.base_horizon
     start = Candidate(model.networks[config.start], model.training, model.lookback)
     axis = session_axis(warehouse, market)
-    folds = folds_of(axis)
+    folds = folds_of(axis, horizon)
     if config.fold >= len(folds):
         raise dg.Failure(f"there is no fold {config.fold}: the last one is {len(folds) - 1}")
     fold = folds[config.fold]
     closes = market.calendar.closes(axis)
     reasons = dict.fromkeys(tickers_of(context), "no windows: run the job retrain first")
     trials, importances, found, fragments = [], {}, [], []
-    for matrix, index in read_windows(warehouse, axis, tickers_of(context), spec.lookback[1]):
+    longest = spec.lookback[1]
+    for matrix, index in read_windows(warehouse, axis, tickers_of(context), longest, horizon):
         own = set(index["ticker"])
-        here = left_out(matrix, index, fold, spec, model.horizon)
+        here = left_out(matrix, index, fold, spec, horizon)
         reasons |= {ticker: reason for ticker, reason in here.items() if ticker in own}
         for ticker in sorted(ticker for ticker in own if not reasons[ticker]):
             tuned = tune(
                 _FOUND,
                 fold.number,
-                inner_datasets(matrix, index, fold, ticker, spec, model.horizon),
+                inner_datasets(matrix, index, fold, ticker, spec, horizon),
                 start,
                 spec,
                 SETTINGS.tuning_dir / "studies.sqlite",

@@ -138,7 +138,8 @@ def sentiment_forecasts(news_sentiment: pd.DataFrame, forecasts: pd.DataFrame) -
     Args:
         news_sentiment: ticker, session, sentiment.
         forecasts: the networks' forecasts; their tickers, sessions, folds, horizons and outcomes
-            are taken over. Rows without a sentiment are left out.
+            are taken over, of several horizons the shortest: a level has none of its own, and held
+            against two outcomes it would count twice. Rows without a sentiment are left out.
 
     Returns:
         A forecasts frame with ``seed`` 0 and ``model_hash`` "sentiment".
@@ -154,6 +155,7 @@ def sentiment_forecasts(news_sentiment: pd.DataFrame, forecasts: pd.DataFrame) -
     rows = forecasts.groupby(keys, as_index=False).agg(
         actual=("actual", "first"), known_at=("known_at", "max")
     )
+    rows = rows[rows["horizon"] == rows.groupby(["ticker", "session"])["horizon"].transform("min")]
     level = rows.merge(
         news_sentiment[["ticker", "session", "sentiment"]], on=["ticker", "session"]
     ).rename(columns={"sentiment": "forecast"})

@@ -61,7 +61,7 @@ def quantile_calibration(
     Args:
         quantiles: ticker, session, fold, model, seed, horizon, level, quantile, actual (log
             returns, NaN while unknown); seeds are averaged, level by level.
-        targets: ticker, session, target: what the unconditional quantiles come from.
+        targets: ticker, session, horizon, target: what the unconditional quantiles come from.
         fold_table: fold, role, first_session, last_session.
         by: columns that make a group.
 
@@ -92,7 +92,7 @@ def quantile_calibration(
         quantile=("quantile", "mean"), actual=("actual", "first")
     )
     learned = unconditional_quantiles(targets, fold_table, levels)
-    rows = rows.merge(learned, on=["ticker", "fold", "level"], how="left")
+    rows = rows.merge(learned, on=["ticker", "horizon", "fold", "level"], how="left")
     level, actual = rows["level"], rows["actual"]
     rows["covered"] = actual <= rows["quantile"]
     for loss, forecast in (("pinball", "quantile"), ("unconditional", "unconditional")):
@@ -117,19 +117,21 @@ def unconditional_quantiles(
     """Empirical quantiles of each ticker's outcomes in each fold's training span.
 
     Returns:
-        ticker, fold, level, unconditional.
+        ticker, horizon, fold, level, unconditional.
     """
-    require(targets, "targets", ("ticker", "session", "target"))
+    require(targets, "targets", ("ticker", "session", "horizon", "target"))
     spans = fold_table[fold_table["role"] == "train"]
     frames = [
         targets[targets["session"].between(span.first_session, span.last_session)]
-        .groupby("ticker")["target"]
+        .groupby(["ticker", "horizon"])["target"]
         .quantile(list(levels))
-        .rename_axis(["ticker", "level"])
+        .rename_axis(["ticker", "horizon", "level"])
         .rename("unconditional")
         .reset_index()
         .assign(fold=span.fold)
         for span in spans.itertuples()
     ]
-    none = pd.DataFrame({"ticker": "", "level": [0.0], "unconditional": 0.0, "fold": 0})[:0]
+    none = pd.DataFrame(
+        {"ticker": "", "horizon": 0, "level": [0.0], "unconditional": 0.0, "fold": 0}
+    )[:0]
     return pd.concat(frames or [none], ignore_index=True)

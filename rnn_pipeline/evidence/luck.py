@@ -9,7 +9,7 @@ earlier ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -124,6 +124,28 @@ def luck(forecasts: pd.DataFrame, trials: int, sessions_per_year: int) -> Luck:
         probability_of_backtest_overfitting(each),
         trials,
     )
+
+
+def luck_by_horizon(forecasts: pd.DataFrame, trials: int, sessions_per_year: int) -> Luck:
+    """:func:`luck` of several horizons: models are held against baselines of their own.
+
+    Args:
+        forecasts: models, each of one horizon, and baselines of all horizons.
+        trials: as of :func:`luck`.
+        sessions_per_year: as of :func:`luck`.
+
+    Returns:
+        The models of all horizons, each held against its own's; the baselines and what is said of
+        all models together are those of the shortest horizon.
+    """
+    if forecasts.empty:
+        return luck(forecasts, trials, sessions_per_year)
+    base, *further = [
+        luck(own, trials, sessions_per_year) for _, own in forecasts.groupby("horizon")
+    ]
+    frames = [other.frame[~other.frame["model"].isin(BASELINES)] for other in further]
+    frame = pd.concat([base.frame, *frames]).sort_values("model", ignore_index=True)
+    return replace(base, frame=frame) if further else base
 
 
 def session_returns(rows: pd.DataFrame, by: Sequence[str], horizon: int) -> pd.DataFrame:

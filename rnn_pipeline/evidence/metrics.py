@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
-from scipy.stats import spearmanr
 
 from rnn_pipeline.evidence.information import ic_t
 from rnn_pipeline.evidence.layouts import require
@@ -183,6 +182,8 @@ def rolling_ic(forecasts: pd.DataFrame, sessions: int = 250, points: int = 60) -
     Returns:
         model, session (the window's last), ic, by model and session; a constant forecast has none.
     """
+    from scipy.stats import spearmanr  # half a second that loading the pipeline need not take
+
     rows = average_seeds(forecasts)
     rows = rows[rows["actual"].notna()]
     axis = np.sort(rows["session"].unique())

@@ -174,22 +174,52 @@ def charged_evidence(
         model: the recipes of the networks.
         folds: what they were trained and tested on.
         now: when the outcomes are looked at.
-        names: slot in ``model.networks`` -> the model that its recipe's forecasts are kept as.
+        names: slot in ``model.slots`` -> the model that its recipe's forecasts are kept as.
 
     Returns:
         The evidence, as of :func:`walk_forward_evidence`, and the rows that the ledger must gain.
     """
-    described = recipes(model, folds)
-    networks = {names.get(slot, slot): told for slot, told in described.pop("networks").items()}
-    tried = trials_of(
-        with_sentiment(forecasts[forecasts["model"].isin(networks)], news_sentiment),
-        networks=networks,
-        **described,
-        tried_at=now,
-        tuned=tuning_counts(searched),
+    tried = tried_now(
+        forecasts, news_sentiment, model, folds, now, names, tuned=tuning_counts(searched)
     )
     added = new_trials(ledger, tried)
     return walk_forward_evidence(forecasts, news_sentiment, pd.concat([ledger, added])), added
+
+
+def tried_now(
+    forecasts: pd.DataFrame,
+    news_sentiment: pd.DataFrame,
+    model: ModelSettings,
+    folds: FoldSpec,
+    now: pd.Timestamp,
+    names: Mapping[str, str] | None = None,
+    tuned: Mapping[tuple[str, str], int] | None = None,
+) -> pd.DataFrame:
+    """List the trials that the settings ask for, network by network and horizon by horizon.
+
+    Args:
+        forecasts: of the networks; those of other recipes are left out.
+        news_sentiment: ticker, session, sentiment; the level is a trial of the shortest horizon.
+        model: the recipes of the networks.
+        folds: what they were trained and tested on.
+        now: when the outcomes are looked at.
+        names: slot -> the model that its recipe's forecasts are kept as; empty: the slot's own.
+        tuned: as of :func:`~rnn_pipeline.evidence.trials.trials_of`.
+
+    Returns:
+        The frame of trials.
+    """
+    listed = []
+    for part in model.by_horizon():
+        described = recipes(part, folds)
+        networks = {
+            (names or {}).get(slot, slot): told for slot, told in described.pop("networks").items()
+        }
+        own = forecasts[forecasts["model"].isin(networks)]
+        if part.base_horizon == model.base_horizon:
+            own = with_sentiment(own, news_sentiment)
+        listed.append(trials_of(own, networks=networks, **described, tried_at=now, tuned=tuned))
+    return pd.concat(listed, ignore_index=True)
 
 
 def with_sentiment(forecasts: pd.DataFrame, news_sentiment: pd.DataFrame) -> pd.DataFrame:

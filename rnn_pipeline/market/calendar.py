@@ -25,30 +25,37 @@ class _Schedule:
     sessions: pd.DatetimeIndex
     opens: pd.DatetimeIndex
     closes: pd.DatetimeIndex
-    timezone: str
 
 
 @lru_cache
-def _schedule(exchange: str) -> _Schedule:
+def _nature(exchange: str) -> tuple[str, pd.Timestamp]:
+    """Time zone and first covered day, from a calendar so short that it costs next to nothing."""
     import exchange_calendars
     from exchange_calendars.errors import InvalidCalendarName
 
     try:
-        bound = exchange_calendars.get_calendar(exchange).bound_min()
-        first_day = EARLIEST if bound is None else max(EARLIEST, bound)
-        calendar = exchange_calendars.get_calendar(exchange, start=first_day)
-        opens, closes = calendar.opens, calendar.closes
+        short = exchange_calendars.get_calendar(exchange, start="2020-01-01", end="2020-01-31")
     except InvalidCalendarName:
         raise ValueError(
             f"exchange {exchange!r} has no calendar: use an ISO market code such as XNYS, XLON or"
             " XTKS"
         ) from None
+    bound = short.bound_min()
+    return str(short.tz), EARLIEST if bound is None else max(EARLIEST, bound)
+
+
+@lru_cache
+def _schedule(exchange: str) -> _Schedule:
+    import exchange_calendars
+
+    _, first_day = _nature(exchange)
+    calendar = exchange_calendars.get_calendar(exchange, start=first_day)
+    opens, closes = calendar.opens, calendar.closes
     return _Schedule(
         first_day,
         pd.DatetimeIndex(closes.index, freq=None, name="session"),
         pd.DatetimeIndex(opens, name="open"),
         pd.DatetimeIndex(closes, name="close"),
-        str(calendar.tz),
     )
 
 
@@ -66,7 +73,7 @@ class SessionCalendar:
     @property
     def timezone(self) -> str:
         """The exchange's time zone by its IANA name."""
-        return _schedule(self.exchange).timezone
+        return _nature(self.exchange)[0]
 
     @property
     def first_session(self) -> pd.Timestamp:

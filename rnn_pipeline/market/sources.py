@@ -7,14 +7,13 @@ pure function, so that the warehouse can be rebuilt from what was fetched, byte 
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from datetime import date
-from importlib import import_module
-from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 import pandas as pd
+
+from rnn_pipeline.settings import OwnCodeError, load_own_code
 
 #: OHLC and volume are split-adjusted, ``adj_close`` also adds dividends; ``split`` is the ratio on
 #: its ex-date (2.0 for 2:1), ``dividend`` the cash per share on its ex-date, both else 0.
@@ -111,14 +110,10 @@ def load_source(path: str) -> BarSource:
     Raises:
         ValueError: it cannot be imported, or lacks what a source of bars must have.
     """
-    module, _, name = path.partition(":")
-    # An installed command does not look there by itself, unlike ``python -m``.
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
     try:
-        source = getattr(import_module(module), name)()
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"source {path!r} cannot be loaded: {error}") from None
+        source = load_own_code(path)()
+    except (OwnCodeError, AttributeError) as error:
+        raise ValueError(f"source {error}") from None
     lacking = [each for each in ("name", "fetch_bars", "parse_bars") if not hasattr(source, each)]
     if lacking:
         raise ValueError(f"source {path!r} lacks {', '.join(lacking)}: see BarSource")

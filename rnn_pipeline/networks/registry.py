@@ -51,6 +51,7 @@ VERSION_COLUMNS = (
     "version",
     "recipe",
     "grid",
+    "horizon",
     "pooled",
     "fold",
     "trained_until",
@@ -86,12 +87,14 @@ class Recipe:
             so that nothing compares them.
         pooled: one network over all tickers.
         model: under which name its forecasts, evidence and checkpoints are kept.
+        horizon: sessions ahead that its networks forecast.
     """
 
     recipe: str
     grid: str
     pooled: bool
     model: str
+    horizon: int
 
 
 def recipes(
@@ -100,29 +103,30 @@ def recipes(
     """The recipes that the settings ask for, by slot, under the names that they have or will have.
 
     Args:
-        model: networks, training, lookback, horizon.
+        model: networks, training, lookback, and the horizons, each of which has recipes of its own.
         folds: the walk-forward; a holdout hides sessions and is no part of a recipe.
         columns: the features shown to the networks.
         events: what is registered.
     """
     spans = folds.model_dump(mode="json", exclude={"holdout_from"})
-    grid = _digest([spans, model.horizon])
-    shared = [
-        model.training.model_dump(mode="json"),
-        model.warm_epochs,
-        list(columns),
-        model.lookback,
-        grid,
-    ]
     made = {}
-    for slot, network in model.networks.items():
-        recipe = _digest([network.model_dump(mode="json"), *shared])
-        known = events[events["slot"] == slot]
-        named = known.loc[known["recipe"] == recipe, "model"]
-        name = slot if known.empty else f"{slot}@{recipe[:8]}"
-        made[slot] = Recipe(
-            recipe, grid, network.pooled, str(named.iloc[0]) if len(named) else name
-        )
+    for part in model.by_horizon():
+        horizon = part.base_horizon
+        grid = _digest([spans, horizon])
+        shared = [
+            part.training.model_dump(mode="json"),
+            part.warm_epochs,
+            list(columns),
+            part.lookback,
+            grid,
+        ]
+        for slot, network in part.networks.items():
+            recipe = _digest([network.model_dump(mode="json"), *shared])
+            known = events[events["slot"] == slot]
+            named = known.loc[known["recipe"] == recipe, "model"]
+            name = slot if known.empty else f"{slot}@{recipe[:8]}"
+            model_name = str(named.iloc[0]) if len(named) else name
+            made[slot] = Recipe(recipe, grid, network.pooled, model_name, horizon)
     return made
 
 
@@ -249,6 +253,7 @@ def new_versions(
             "version": version_of(forecaster),
             "recipe": recipe.recipe,
             "grid": recipe.grid,
+            "horizon": recipe.horizon,
             "pooled": recipe.pooled,
             "fold": forecaster.last_fold,
             "trained_until": trained_until[forecaster.last_fold],

@@ -19,10 +19,10 @@ from rnn_pipeline.evidence.backtest import (
     equal_weight,
     sign_positions,
 )
-from rnn_pipeline.evidence.baselines import sentiment_forecasts
+from rnn_pipeline.evidence.baselines import BASELINES, sentiment_forecasts
 from rnn_pipeline.evidence.calibration import quantile_calibration, reliability
 from rnn_pipeline.evidence.information import mean_cross_sectional_ic
-from rnn_pipeline.evidence.luck import luck
+from rnn_pipeline.evidence.luck import luck_by_horizon
 from rnn_pipeline.evidence.metrics import average_seeds, forecast_metrics, rolling_ic
 from rnn_pipeline.evidence.significance import (
     EVIDENCE_RULE,
@@ -65,7 +65,10 @@ def assemble(
     baselines: pd.DataFrame,
     trials: pd.DataFrame,
     trading_signals: pd.DataFrame,
+    contributions: pd.DataFrame,
     decisions: pd.DataFrame,
+    paper: pd.DataFrame,
+    fills: pd.DataFrame,
     statuses: pd.DataFrame,
     fold_table: pd.DataFrame,
     history: pd.DataFrame,
@@ -84,10 +87,14 @@ def assemble(
         forecasts: the networks' walk-forward forecasts with ``actual``.
         quantiles: the networks' quantiles, a row each, with ``actual``.
         targets: what the unconditional quantiles beside them come from.
-        baselines: those of the baselines; where there are any, only their rows are scored.
+        baselines: those of the baselines; where there are any, only their rows are scored. Those of
+            the shortest horizon are shown.
         trials: the ledger of what was tried; empty: each model and seed is a trial.
         trading_signals: of all sessions.
+        contributions: signal_contributions; those of the newest decisions are shown.
         decisions: trading_decisions of all sessions; the account trades their positions.
+        paper: the paper account, of all sessions.
+        fills: paper_fills.
         statuses: ticker, status: tickers without decisions, and why.
         fold_table: fold, role, first_session, last_session.
         history: loss curves.
@@ -102,20 +109,25 @@ def assemble(
     graded = _on_shared_rows(forecasts, baselines)
     if len(graded):
         graded = pd.concat([graded, sentiment_forecasts(news_sentiment, graded)])
-    scored = pd.concat([graded, baselines], ignore_index=True) if len(graded) else graded
+    every = pd.concat([graded, baselines], ignore_index=True) if len(graded) else graded
+    base = settings.model.base_horizon
+    scored = every[~every["model"].isin(BASELINES) | (every["horizon"] == base)]
     evidence = overall_evidence(graded, trials if len(trials) else None)
     tried = trials_counted(evidence)
     # The sentiment level is no log return, so that it has no loss to be compared by.
-    lucky = luck(scored[scored["model"] != "sentiment"], tried, settings.backtest.sessions_per_year)
+    lucky = luck_by_horizon(
+        every[every["model"] != "sentiment"], tried, settings.backtest.sessions_per_year
+    )
     accounts = _accounts(decisions, bars, settings)
     alone = _alone(scored, bars, settings)
-    networks = {name: alone[name] for name in settings.model.networks if name in alone}
+    networks = {name: alone[name] for name in settings.model.slots if name in alone}
     drawn = {name: account for (name, fill), account in accounts.items() if fill == "open"}
     counts = bars.groupby("ticker")["session"].agg(["size", "min", "max"]).reset_index()
     counts.columns = pd.Index(["ticker", "bars", "first_session", "last_session"])
     told = headlines.groupby("ticker").size()
+    session = (decisions if len(decisions) else bars)["session"].max()
     return Report(
-        session=(decisions if len(decisions) else bars)["session"].max(),
+        session=session,
         source=settings.source,
         decisions=current_decisions(decisions),
         statuses=statuses,
@@ -144,6 +156,9 @@ def assemble(
         cost_bps=settings.backtest.cost_bps,
         bars=bars,
         trading_signals=trading_signals,
+        contributions=contributions[contributions["session"] == session],
+        paper=paper,
+        missed_fills=fills[fills["missed"] != ""],
         news_sentiment=news_sentiment,
         headlines=headlines.dropna(subset="score"),
         sentiment_metrics=sentiment_metrics,
@@ -174,16 +189,19 @@ def forecast_page(
         forecasts: of networks and baselines, with ``actual`` and kind ("network" | "baseline").
         quantiles: the networks' quantiles, a row each, with ``actual``.
         evidence: by ticker, model and fold; the newest fold's is shown.
-        targets: as for :func:`assemble`.
+        targets: as for :func:`assemble`, with horizon.
         fold_table: fold, role, first_session, last_session.
         sessions_per_year: what Sharpe ratios are scaled by.
 
     Returns:
         Title to table or picture.
     """
-    metrics = forecast_metrics(forecasts, by=("ticker", "model"))
     networks = forecasts[forecasts["kind"] == "network"]
-    lucky = luck(forecasts, trials_counted(evidence), sessions_per_year)
+    shown = forecasts["horizon"] == forecasts["horizon"].min()
+    metrics = forecast_metrics(
+        forecasts[shown | (forecasts["kind"] == "network")], by=("ticker", "model")
+    )
+    lucky = luck_by_horizon(forecasts, trials_counted(evidence), sessions_per_year)
     calibration = quantile_calibration(quantiles, targets, fold_table)
     return {
         "metrics": metrics,

@@ -283,6 +283,20 @@ def cost_sensitivity(costs: pd.DataFrame, charged: float) -> Figure:
 
 
 @styled
+def paper_curves(paper: pd.DataFrame) -> Figure:
+    """The paper account beside the backtest's promise.
+
+    Args:
+        paper: session, equity, promise.
+    """
+    if paper.empty:
+        return nothing_to_draw(
+            "Equity, from a start of 1", "Nothing has been traded on paper yet.", width=WIDE
+        )
+    promise = paper[["session", "promise"]].rename(columns={"promise": "equity"})
+    return equity_curves({"paper": paper[["session", "equity"]], "backtest": promise})
+
+
 def equity_curves(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """What one unit became, with the fall from the highest point so far below.
 

@@ -7,6 +7,7 @@ choice of light or dark.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,16 @@ from rnn_pipeline.reporting.report import Report
 from rnn_pipeline.reporting.style import BENCHMARKS, display_name, in_order, without_minor
 from rnn_pipeline.reporting.tables import FORMATS, format_value, without_level_errors
 from rnn_pipeline.reporting.verdict import answers, basis, holdings, verdict
+from rnn_pipeline.trading.paper import EXPLANATIONS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROW_LIMIT = 40
 HEADLINE_LIMIT = 12
+WHY_LIMIT = 10
+"""Tickers whose signal is taken apart."""
+MISSED_LIMIT = 12
 POOLED = "All tickers"
 
 
@@ -82,6 +87,24 @@ DECISION_COLUMNS = (
     Column("grade", "Evidence", "grade"),
     Column("position", "Position"),
     Column("action", "Action", "action"),
+)
+CONTRIBUTION_COLUMNS = (
+    Column("title", "Source", "name"),
+    Column("said", "It says", "text"),
+    Column("standardised", "On its own scale"),
+    Column("grade", "Evidence", "grade"),
+    Column("weight", "Weight"),
+    Column("contribution", "Adds"),
+)
+PAPER_COLUMNS = (
+    Column("title", "", "long"),
+    Column("part", "Of the account"),
+)
+MISSED_COLUMNS = (
+    Column("session", "Open of", "date"),
+    Column("ticker", "Ticker", "name"),
+    Column("weight_wanted", "Decided"),
+    Column("missed", "Not filled because", "text"),
 )
 EVIDENCE_COLUMNS = (
     Column("title", "Model", "name"),
@@ -188,6 +211,12 @@ def render_report(report: Report) -> str:
         decisions=Table(DECISION_COLUMNS, (Group(decisions[:ROW_LIMIT]),), "reason"),
         more_decisions=Table(DECISION_COLUMNS, (Group(decisions[ROW_LIMIT:]),), "reason"),
         statuses=report.statuses.to_dict("records"),
+        contributions=_contributions(report.contributions, [row["ticker"] for row in decisions]),
+        paper=_paper(report.paper),
+        missed=_table(
+            MISSED_COLUMNS,
+            report.missed_fills.sort_values("session", ascending=False).head(MISSED_LIMIT),
+        ),
         metrics=pooled,
         metrics_by_ticker=by_ticker,
         performance=_performance(report.performance, report.alone),
@@ -211,16 +240,56 @@ def _decisions(report: Report) -> list[dict[str, Any]]:
     return order.to_dict("records")
 
 
+def _contributions(added: pd.DataFrame, tickers: Sequence[str]) -> Table:
+    """What each source says of the first tickers, and how much of it is in the signal."""
+    groups = []
+    for ticker in tickers[:WHY_LIMIT]:
+        own = added[added["ticker"] == ticker]
+        rows = _titled(own, "source").assign(
+            said=[_said(*row) for row in zip(own["forecast"], own["horizon"], strict=True)],
+            quiet=own["contribution"] == 0,
+        )
+        summed = format_value(own["contribution"].sum(), FORMATS["contribution"])
+        heading = f"{ticker}: signal {summed}"
+        if own["abstains"].any():
+            heading += ", prices abstain because the networks disagree"
+        groups.append(Group(rows.to_dict("records"), heading))
+    return Table(CONTRIBUTION_COLUMNS, tuple(group for group in groups if group.rows))
+
+
+def _said(forecast: float, horizon: int) -> str:
+    """A source's own words: a return over its horizon, or a level of sentiment."""
+    if not horizon:
+        return f"level {format_value(forecast, FORMATS['sentiment'])}"
+    ahead = f"{horizon} sessions" if horizon > 1 else "1 session"
+    return f"{format_value(forecast, FORMATS['forecast'])} in {ahead}"
+
+
+def _paper(paper: pd.DataFrame) -> Table:
+    """From the backtest's promise to what the paper account has, part by part."""
+    if paper.empty:
+        return Table(PAPER_COLUMNS, ())
+    last = paper.sort_values("session").iloc[-1]
+    parts = {
+        "The backtest promised": last["promise"] - 1.0,
+        **{_sentence_case(told): last[name] for name, told in EXPLANATIONS.items()},
+        "The paper account earned": last["equity"] - 1.0,
+    }
+    ends = ("The backtest promised", "The paper account earned")
+    rows = [
+        {"title": title, "part": part, "quiet": title not in ends} for title, part in parts.items()
+    ]
+    return Table(PAPER_COLUMNS, (Group(rows),))
+
+
 def _metrics(report: Report) -> tuple[Table, Table, Table]:
     """The evidence table, and all figures pooled and by ticker; models first, baselines last."""
-    pooled = report.metrics.assign(ticker=POOLED)
-    # A frame without rows has no dtypes worth joining on.
-    frame = pd.concat(
-        [part for part in (pooled, report.metrics_by_ticker) if len(part)] or [pooled]
-    )
-    zero = frame.loc[frame["model"] == "zero", ["ticker", "mse"]]
-    frame = frame.merge(zero, on="ticker", how="left", suffixes=("", "_zero"))
-    frame["mse_ratio"] = frame["mse"] / frame["mse_zero"]
+    if report.metrics.empty:
+        # Nothing was forecast. A frame without rows has no dtypes worth joining on.
+        return Table(EVIDENCE_COLUMNS, ()), Table(POOLED_COLUMNS, ()), Table(METRIC_COLUMNS, ())
+    frame = pd.concat([report.metrics.assign(ticker=POOLED), report.metrics_by_ticker])
+    # Over the outcomes of the model's own horizon, the shortest or not.
+    frame["mse_ratio"] = 1.0 - frame["r2_vs_zero"]
     frame = without_level_errors(frame)
     graded = pd.concat([report.evidence, report.pooled_evidence.assign(ticker=POOLED)])
     frame = frame.merge(graded[["ticker", "model", "trials", "p_value", "grade"]], how="left")
@@ -250,7 +319,7 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
             record["interval"] = [50 + 50 * (end - 0.5) / record["reach"] for end in ends]
             record["reached"] = _reached(report.evidence, model)
         groups[str(ticker)] = Group(records, str(ticker))
-    top = (Group(groups.pop(POOLED).rows),) if POOLED in groups else (Group([]),)
+    top = (Group(groups.pop(POOLED).rows),)
     told = {name for record in top[0].rows for name, value in record.items() if value == value}
     shown = tuple(column for column in EVIDENCE_COLUMNS if column.name in told)
     return (
@@ -314,6 +383,7 @@ def _pictures(report: Report) -> dict[str, Picture]:
         "price": plots.price_with_signals(report.bars, report.trading_signals),
         "contributions": plots.signal_history(report.trading_signals),
         "equity": evidence_plots.equity_curves(report.equity),
+        "paper": evidence_plots.paper_curves(report.paper),
         "folds": plots.fold_map(report.fold_table),
         "ic": evidence_plots.ic_through_time(report.metrics_by_fold, report.fold_table),
         "rolling": evidence_plots.rolling_ic(report.rolling_ic),

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PNG_DPI = 110
+PNG_DPI = 90
 RECENT_SESSIONS = 250
 PANEL_LIMIT = 12
 ROW_LIMIT = 30

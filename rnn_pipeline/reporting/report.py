@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from rnn_pipeline.evidence.layouts import require
+from rnn_pipeline.trading.paper import EXPLANATIONS
 
 _FIGURES = ("n", "mse", "mae", "r2_vs_zero", "hit_rate", "hit_low", "hit_high", "ic", "ic_t")
 _ACCOUNT = (
@@ -44,6 +45,12 @@ _REQUIRED = {
     "trading_signals": (
         *("ticker", "session", "price_contribution", "sentiment_contribution", "signal", "label"),
     ),
+    "contributions": (
+        *("ticker", "session", "source", "horizon", "forecast", "standardised", "grade"),
+        *("abstains", "weight", "contribution"),
+    ),
+    "paper": ("session", "equity", "promise", *EXPLANATIONS),
+    "missed_fills": ("ticker", "session", "weight_wanted", "missed"),
     "news_sentiment": ("ticker", "session", "sentiment_mean_5", "news_count"),
     "headlines": ("ticker", "published_at", "title", "score"),
     "sentiment_metrics": ("model", "n", "accuracy", "macro_f1"),
@@ -86,6 +93,10 @@ class Report:
         cost_bps: what trades are charged in all other frames, in basis points.
         bars: ticker, session, adj_close.
         trading_signals: ticker, session, price_contribution, sentiment_contribution, signal, label.
+        contributions: signal_contributions of the decisions' session: ticker, session, source,
+            horizon, forecast, standardised, grade, abstains, weight, contribution.
+        paper: the paper account: session, equity, promise and what explains their difference.
+        missed_fills: paper orders that were not filled: ticker, session, weight_wanted, missed.
         news_sentiment: ticker, session, sentiment_mean_5, news_count.
         headlines: ticker, published_at, title, score (-1..1); the latest are listed.
         sentiment_metrics: model, n, accuracy, macro_f1 on the held-out headlines.
@@ -124,6 +135,9 @@ class Report:
     cost_bps: float = float("nan")
     bars: pd.DataFrame = field(default_factory=pd.DataFrame)
     trading_signals: pd.DataFrame = field(default_factory=pd.DataFrame)
+    contributions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    paper: pd.DataFrame = field(default_factory=pd.DataFrame)
+    missed_fills: pd.DataFrame = field(default_factory=pd.DataFrame)
     news_sentiment: pd.DataFrame = field(default_factory=pd.DataFrame)
     headlines: pd.DataFrame = field(default_factory=pd.DataFrame)
     sentiment_metrics: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -7,6 +7,7 @@ are grey; colour is for data. Baselines are grey too, so that only the models st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
@@ -97,9 +98,11 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def display_name(name: str) -> str:
-    """``stacked_lstm`` as a reader writes it: ``Stacked LSTM``."""
+    """``stacked_lstm_h5`` as a reader writes it: ``Stacked LSTM, 5 sessions``."""
     if name in NAMES:
         return NAMES[name]
+    if ahead := re.fullmatch(r"(.+)_h(\d+)", name):
+        return f"{display_name(ahead[1])}, {ahead[2]} sessions"
     words = [word.upper() if word in ACRONYMS else word for word in name.split("_")]
     return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
 

@@ -3,7 +3,7 @@
 :func:`~rnn_pipeline.trading.fusion.price_signals` and
 :func:`~rnn_pipeline.trading.fusion.sentiment_signals` turn forecasts into signals with their
 evidence, :func:`~rnn_pipeline.trading.fusion.contributions` asks the policy of the settings
-(:data:`~rnn_pipeline.trading.policies.POLICIES`) what each source adds, and
+(:func:`~rnn_pipeline.trading.policies.load_policy`) what each source adds, and
 :func:`~rnn_pipeline.trading.fusion.fuse` adds it up.
 :func:`~rnn_pipeline.trading.positions.size_positions` makes weights under risk limits, which go on
 from the :class:`~rnn_pipeline.trading.account.Account` of the session before,

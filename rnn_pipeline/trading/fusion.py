@@ -1,10 +1,12 @@
 """Forecasts and sentiment become one signal per ticker and session, weighted by evidence.
 
 Every model, with its horizon, is a source, and so is sentiment. A source is measured in standard
-deviations of its own earlier out-of-sample forecasts: two of them make a full signal. What it may
-count for is decided by the evidence grade of its fold, and "none" counts for nothing; how sources
-are put together is a policy (:mod:`~rnn_pipeline.trading.policies`). Each row depends on its own
-ticker and session and on what was known of earlier folds only.
+deviations of its own earlier out-of-sample forecasts: two of them make a full signal. Where
+forecasts stand side by side as returns they are brought to one horizon, the shortest: of a forecast
+over five sessions a fifth is expected of the next one. What a source may count for is decided by
+the evidence grade of its fold, and "none" counts for nothing; how sources are put together is a
+policy (:mod:`~rnn_pipeline.trading.policies`). Each row depends on its own ticker and session and
+on what was known of earlier folds only.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from rnn_pipeline.evidence.significance import with_sentiment
 from rnn_pipeline.settings import Grade, TradingSpec
 from rnn_pipeline.trading.policies import (
     HISTORY_COLUMNS,
-    POLICIES,
     SENTIMENT,
     History,
+    answer_of,
     standardise,
 )
 
@@ -34,6 +36,7 @@ SOURCE_COLUMNS = (
     "networks",
     "forecast",
     "dispersion",
+    "expected",
     "forecast_std",
     "standardised",
     "grade",
@@ -101,34 +104,40 @@ _GRADE_OF_WEIGHT = {weight: grade for grade, weight in GRADE_WEIGHT.items()}
 _KEYS = ["ticker", "session"]
 
 
-def price_sources(forecasts: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+def price_sources(
+    forecasts: pd.DataFrame, evidence: pd.DataFrame, base_horizon: int
+) -> pd.DataFrame:
     """Lay each model's forecast out as a source, beside the evidence of its fold.
 
     Args:
-        forecasts: the forecasts frame of the networks to be combined, of one horizon; without
-            baselines.
+        forecasts: the forecasts frame of the networks to be combined; without baselines. A model
+            has one horizon.
         evidence: the evidence frame by fold; a fold without a row there has no evidence.
+        base_horizon: sessions that all forecasts are brought to.
 
     Returns:
         One row per ticker, session and source (the model's name), sorted by them: horizon, fold,
-        networks (how many seeds), forecast (their mean, log return), dispersion (their standard
-        deviation), forecast_std, standardised (-1..1: the forecast in full signals, two
-        deviations each, 0 where the deviation is unknown), grade, evidence_weight, known_at.
+        networks (how many seeds), forecast (their mean, log return over the horizon), dispersion
+        (their standard deviation), expected (the forecast, brought to ``base_horizon``),
+        forecast_std, standardised (-1..1: the forecast in full signals, two deviations each, 0
+        where the deviation is unknown), grade, evidence_weight, known_at.
 
     Raises:
-        ValueError: bad forecasts (see :func:`average_seeds`), or several horizons at once.
+        ValueError: bad forecasts (see :func:`average_seeds`), or a model with several horizons.
     """
     models = average_seeds(forecasts)
-    horizons = models["horizon"].unique()
-    if len(horizons) > 1:
-        raise ValueError(
-            f"forecasts have the horizons {sorted(horizons.tolist())}; evidence is graded for one,"
-            " so pass one horizon at a time"
-        )
     keys = [*_KEYS, "model"]
+    if (twice := models.duplicated(keys)).any():
+        model = models.loc[twice, "model"].iloc[0]
+        horizons = sorted(models.loc[models["model"] == model, "horizon"].unique().tolist())
+        raise ValueError(
+            f"the forecasts of {model!r} have the horizons {horizons}; evidence is graded for one,"
+            " so give each horizon a model of its own"
+        )
     seeds = forecasts.sort_values([*keys, "seed"]).groupby(keys)["forecast"]
     spread = pd.DataFrame({"networks": seeds.size(), "dispersion": seeds.std(ddof=0)})
     models = models.merge(spread.reset_index(), on=keys)
+    models["expected"] = models["forecast"] * (base_horizon / models["horizon"])
     return _sources(models, evidence)
 
 
@@ -141,7 +150,7 @@ def sentiment_sources(news_sentiment: pd.DataFrame, evidence: pd.DataFrame) -> p
 
     Returns:
         As :func:`price_sources`; ``forecast`` is the level (-1..1), ``dispersion`` its standard
-        deviation over five sessions, ``horizon`` 0.
+        deviation over five sessions, ``horizon`` 0; no return is ``expected`` of it (NaN).
 
     Raises:
         ValueError: a column is missing, a level is not finite, or a row stands twice.
@@ -157,24 +166,28 @@ def sentiment_sources(news_sentiment: pd.DataFrame, evidence: pd.DataFrame) -> p
     rows = news_sentiment.dropna(subset="fold").rename(
         columns={"sentiment": "forecast", "sentiment_std_5": "dispersion"}
     )
-    rows = rows.assign(model=SENTIMENT, horizon=0, networks=1).astype(
+    rows = rows.assign(model=SENTIMENT, horizon=0, networks=1, expected=np.nan).astype(
         {"fold": np.int64, "model": "str"}
     )
     return _sources(rows, evidence[evidence["model"] == SENTIMENT])
 
 
-def price_signals(forecasts: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+def price_signals(
+    forecasts: pd.DataFrame, evidence: pd.DataFrame, base_horizon: int
+) -> pd.DataFrame:
     """Combine the networks' forecasts into one price signal per ticker and session.
 
     Args:
         forecasts: as in :func:`price_sources`.
         evidence: as in :func:`price_sources`.
+        base_horizon: as in :func:`price_sources`.
 
     Returns:
         Sorted by ticker and session; those who have a say are the models with evidence, or all
         where none has:
 
-        - forecast: mean over the models that have a say of their seeds' mean (log return)
+        - forecast: mean over the models that have a say of what they expect (log return over
+          ``base_horizon`` sessions)
         - dispersion: standard deviation over the forecasts of all their networks
         - agreement: share of these networks that take the side of ``forecast``
         - networks: how many they are
@@ -186,7 +199,7 @@ def price_signals(forecasts: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFra
     Raises:
         ValueError: see :func:`price_sources`.
     """
-    models = price_sources(forecasts, evidence)
+    models = price_sources(forecasts, evidence, base_horizon)
     best = models.groupby(_KEYS)["evidence_weight"].transform("max")
     models = models[(models["evidence_weight"] > 0) | (best == 0)].assign(
         # Where nobody has evidence, all count alike, for information.
@@ -195,7 +208,7 @@ def price_signals(forecasts: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFra
     models["weighted"] = models["share"] * models["standardised"]
     groups = models.groupby(_KEYS)
     frame = groups.agg(
-        forecast=("forecast", "mean"),
+        forecast=("expected", "mean"),
         weight=("evidence_weight", "max"),
         known_at=("known_at", "max"),
     )
@@ -203,6 +216,7 @@ def price_signals(forecasts: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFra
     voices = forecasts.merge(
         models[[*_KEYS, "source"]], left_on=[*_KEYS, "model"], right_on=[*_KEYS, "source"]
     ).sort_values([*_KEYS, "model", "seed"], ignore_index=True)
+    voices["forecast"] *= base_horizon / voices["horizon"]
     side = voices.merge(frame["forecast"].reset_index(), on=_KEYS, suffixes=("", "_mean"))
     voices["agrees"] = (side["forecast"] * side["forecast_mean"] > 0).astype(np.float64)
     every = voices.groupby(_KEYS)
@@ -300,8 +314,8 @@ def contributions(
         price: from :func:`price_signals`.
         sources: :func:`price_sources` and :func:`sentiment_sources`, one below the other.
         spec: the policy and its settings.
-        history: gives :func:`source_history` of the tickers, the folds of ``sources`` included, to
-            a policy that asks for it.
+        history: gives :func:`source_history` of tickers, the folds of ``sources`` included, to a
+            policy that asks for it.
 
     Returns:
         A signal_contributions frame sorted by ticker, session and source, one row per row of
@@ -321,7 +335,7 @@ def contributions(
     rows = sources.merge(price[_KEYS].assign(abstains=disagree), on=_KEYS)
     rows["abstains"] &= rows["source"] != SENTIMENT
     rows = rows.sort_values([*_KEYS, "source"], ignore_index=True)
-    answer = POLICIES[spec.policy](rows, spec, history)
+    answer = answer_of(spec.policy, rows, spec, history)
     rows = rows.assign(standardised=answer["standardised"], weight=answer["weight"])
     signal = (rows["weight"] * rows["standardised"]).groupby([rows[key] for key in _KEYS])
     # Dividing by 1 where nothing exceeds a full signal leaves every bit as it is; adding 0.0 turns

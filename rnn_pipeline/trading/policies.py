@@ -1,4 +1,4 @@
-"""Policies: how much each source may say. A policy is one function, registered in `POLICIES`.
+"""Policies: how much each source may say. A policy is one function, which the settings name.
 
 A policy is given the sources of some tickers and sessions and answers, for each, what it says on a
 common scale and how much that weighs; the product is the source's contribution to the signal.
@@ -6,14 +6,15 @@ common scale and how much that weighs; the product is the source's contribution 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from rnn_pipeline.evidence.layouts import require
-from rnn_pipeline.settings import TradingSpec
+from rnn_pipeline.settings import OwnCodeError, TradingSpec, is_own_code, load_own_code
 
 FULL_SIGNAL = 2.0
 """Standard deviations of a source's own earlier forecasts that make a full signal."""
@@ -23,14 +24,19 @@ HISTORY_COLUMNS = (
     "ticker", "session", "fold", "source", "horizon", "forecast", "actual", "target_session",
 )  # fmt: skip
 
+ANSWER = ("standardised", "weight")
+"""What a policy says of a source: on a scale where 1 is a full signal, and how much it counts."""
+
 _MOMENT = ["ticker", "session"]
 
-History = Callable[[], pd.DataFrame]
-"""Reads what the sources said before, beside what came of it (`HISTORY_COLUMNS`)."""
+History = Callable[[Collection[str]], pd.DataFrame]
+"""Reads what the sources of some tickers said before, beside what came of it (`HISTORY_COLUMNS`).
+It reads years for a day: ask for those tickers alone for whom something is learned."""
 
 Policy = Callable[[pd.DataFrame, TradingSpec, History], pd.DataFrame]
 """Source rows (``fusion.SOURCE_COLUMNS`` and ``abstains``), settings and history to two columns
-under the same index: ``standardised`` (on a scale where 1 is a full signal) and ``weight``."""
+under the same index, `ANSWER`. A row's answer must rest on its own ticker and session and on what
+was known of earlier folds alone; the look-ahead test runs it like everything else."""
 
 
 def evidence(sources: pd.DataFrame, spec: TradingSpec, history: History) -> pd.DataFrame:
@@ -55,12 +61,13 @@ def evidence(sources: pd.DataFrame, spec: TradingSpec, history: History) -> pd.D
 def threshold(sources: pd.DataFrame, spec: TradingSpec, history: History) -> pd.DataFrame:
     """The rule of the tutorials: act on the expected return, whatever the evidence.
 
-    The mean forecast's simple return, ``exp(forecast) - 1``, is BUY above ``buy_return`` and SELL
-    below ``sell_return``: there the signal reaches ``buy_above`` or ``sell_below``. Sentiment does
-    not count. The grade stands beside it, and without one nothing is held.
+    The mean forecast's simple return over the shortest horizon, ``exp(expected) - 1``, is BUY above
+    ``buy_return`` and SELL below ``sell_return``: there the signal reaches ``buy_above`` or
+    ``sell_below``. Sentiment does not count. The grade stands beside it, and without one nothing is
+    held.
     """
     price = (sources["source"] != SENTIMENT) & ~sources["abstains"]
-    said = sources["forecast"].where(price)
+    said = sources["expected"].where(price)
     groups = said.groupby([sources[name] for name in _MOMENT])
     rises = groups.transform("mean") > 0
     unit = np.where(
@@ -90,14 +97,16 @@ def stacking(sources: pd.DataFrame, spec: TradingSpec, history: History) -> pd.D
     """
     allowed = _allowed(sources)
     weight = pd.Series(0.0, index=sources.index)
-    if (allowed > 0).any():
-        past = history()
+    heard = sorted(sources.loc[allowed > 0, "ticker"].unique())
+    if heard:
+        past = history(heard)
         require(past, "history", HISTORY_COLUMNS)
         keys = ["ticker", "fold"]
         seen = pd.concat([past[[*keys, "session"]], sources[[*keys, "session"]]])
         begins = seen.groupby(keys)["session"].min()
         by_ticker = dict(iter(past.groupby("ticker")))
-        for (ticker, fold), own in sources[sources["grade"] != "none"].groupby(keys):
+        graded = sources[(sources["grade"] != "none") & sources["ticker"].isin(heard)]
+        for (ticker, fold), own in graded.groupby(keys):
             known = by_ticker.get(ticker, past.iloc[:0])
             known = known[known["target_session"] < begins[ticker, fold]]
             shares = _shares(own, known, spec.stacking_penalty)
@@ -111,12 +120,42 @@ def stacking(sources: pd.DataFrame, spec: TradingSpec, history: History) -> pd.D
     return pd.DataFrame({"standardised": sources["standardised"], "weight": weight})
 
 
-POLICIES: Mapping[str, Policy] = {
-    "evidence": evidence,
-    "threshold": threshold,
-    "stacking": stacking,
-}
-"""Name in the settings (``trading.policy``) to policy; a new one is entered here and there."""
+def load_policy(name: str) -> Policy:
+    """The policy of a name.
+
+    Args:
+        name: ``trading.policy``: of a function here, or ``module:function`` of one's own.
+
+    Raises:
+        ValueError: it cannot be loaded, or is no function; the message names the setting.
+    """
+    try:
+        policy = load_own_code(name if is_own_code(name) else f"{__name__}:{name}")
+    except OwnCodeError as error:
+        raise ValueError(f"setting trading.policy: {error}") from None
+    if not callable(policy):
+        raise ValueError(f"setting trading.policy: {name!r} is no function but {policy!r}")
+    return cast(Policy, policy)
+
+
+def answer_of(
+    name: str, sources: pd.DataFrame, spec: TradingSpec, history: History
+) -> pd.DataFrame:
+    """Ask the policy of a name, and check what it answers.
+
+    Raises:
+        ValueError: the policy cannot be loaded (see :func:`load_policy`), or its answer has other
+            rows than ``sources``, lacks a column or holds what is no number.
+    """
+    answer = load_policy(name)(sources, spec, history)
+    if not answer.index.equals(sources.index):
+        raise ValueError(
+            f"setting trading.policy: {name!r} answers for other rows than it was asked about: keep"
+            " the index of the sources"
+        )
+    told = sources[_MOMENT].assign(**{column: answer.get(column) for column in ANSWER})
+    require(told, f"the answer of trading.policy {name!r}", ANSWER, finite=ANSWER)
+    return answer
 
 
 def standardise(forecast: pd.Series, deviation: pd.Series | float) -> pd.Series:
@@ -160,7 +199,8 @@ def _shares(own: pd.DataFrame, known: pd.DataFrame, penalty: float) -> dict[str,
 
     Args:
         own: rows of the graded sources in this fold; each has one deviation throughout.
-        known: the ticker's history with known outcomes.
+        known: the ticker's history with known outcomes. The outcome of a session is the return over
+            the shortest horizon; a session counts when those of all its sources have come.
         penalty: of :func:`fit_shares`.
     """
     from threadpoolctl import threadpool_limits
@@ -173,7 +213,8 @@ def _shares(own: pd.DataFrame, known: pd.DataFrame, penalty: float) -> dict[str,
     told = told.reindex(columns=deviations.index)
     if SENTIMENT in told:
         told[SENTIMENT] = told[SENTIMENT].fillna(0.0)
-    outcome = known.drop_duplicates("session").set_index("session")["actual"].reindex(told.index)
+    soonest = known[known["horizon"] == known["horizon"].min()].drop_duplicates("session")
+    outcome = soonest.set_index("session")["actual"].reindex(told.index)
     whole = told.notna().all(axis=1) & outcome.notna()
     if not whole.any():
         return dict.fromkeys(deviations.index, 0.0)

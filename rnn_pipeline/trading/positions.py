@@ -80,7 +80,7 @@ def size_positions(
         market: from :func:`market_conditions`; its sessions are those of the account.
         spec: sizing and limits.
         costs: what a traded weight costs the account, and how many sessions make a year.
-        horizon: sessions that a forecast looks ahead.
+        horizon: sessions that ``forecast`` of the signals is about, the shortest horizon.
         account: as the session before the first of ``market`` left it; empty: it begins with the
             first signal.
 

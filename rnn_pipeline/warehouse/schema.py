@@ -8,6 +8,8 @@ feature that is declared, so that a new feature needs no migration.
 
 from __future__ import annotations
 
+import re
+
 SCHEMA_VERSION = 4
 
 _BAR = "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, adj_close DOUBLE, volume DOUBLE"
@@ -113,7 +115,8 @@ TABLES: dict[str, str] = {
     # What became of which version of a model, and from which session on; rows are only added.
     "models": (
         "event INTEGER PRIMARY KEY, ticker VARCHAR, slot VARCHAR, model VARCHAR, version VARCHAR,"
-        " recipe VARCHAR, grid VARCHAR, pooled BOOLEAN, fold INTEGER, trained_until DATE,"
+        " recipe VARCHAR, grid VARCHAR, horizon INTEGER, pooled BOOLEAN, fold INTEGER,"
+        " trained_until DATE,"
         " tested_until DATE, seen_until DATE, checkpoint VARCHAR, code_version VARCHAR,"
         " created_at TIMESTAMPTZ, state VARCHAR, was VARCHAR, from_session DATE,"
         " changed_at TIMESTAMPTZ, change VARCHAR, reason VARCHAR, run_id VARCHAR"
@@ -194,6 +197,28 @@ TABLES: dict[str, str] = {
         " turnover DOUBLE, exposure DOUBLE, run_id VARCHAR"
     ),
 }
+
+_KEY_OF_COLUMN = re.compile(r"(\w+) (\w+) PRIMARY KEY")
+_KEY_OF_TABLE = re.compile(r", PRIMARY KEY \(([^)]*)\)")
+
+
+def _primary_key(columns: str) -> tuple[str, ...]:
+    if named := _KEY_OF_TABLE.search(columns):
+        return tuple(named[1].split(", "))
+    column = _KEY_OF_COLUMN.search(columns)
+    return (column[1],) if column else ()
+
+
+#: Columns of the primary key, of each table that has one.
+KEYS: dict[str, tuple[str, ...]] = {
+    table: key for table, columns in TABLES.items() if (key := _primary_key(columns))
+}
+
+
+def without_keys(columns: str) -> str:
+    """A table's columns without its primary key, for an engine that has no such constraint."""
+    return _KEY_OF_COLUMN.sub(r"\1 \2", _KEY_OF_TABLE.sub("", columns))
+
 
 OPEN_TABLES = frozenset({"price_features", "model_features", "news_sentiment"})
 

@@ -125,13 +125,22 @@ class Batch:
         self._connection.execute(f"DELETE FROM {table} WHERE {where}", parameters)
         return self.append(table, frame)
 
+    def take_in(self, table: str, file: Path) -> None:
+        """Insert the rows of a Parquet file by column name, value for value."""
+        rows = "FROM read_parquet(?)"
+        if table in OPEN_TABLES:
+            self._add_columns(table, self.read(f"SELECT * {rows} LIMIT 0", [str(file)]))
+        self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * {rows}", [str(file)])
+
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
         """Run a query inside the transaction."""
         return _frame(self._connection.execute(sql, list(parameters)))
 
     def _columns(self, table: str) -> set[str]:
         rows = self._connection.execute(
-            "SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table]
+            "SELECT column_name FROM duckdb_columns()"
+            " WHERE database_name = current_database() AND table_name = ?",
+            [table],
         ).fetchall()
         return {row[0] for row in rows}
 
@@ -163,6 +172,17 @@ class Warehouse:
     def __init__(self, path: Path, lock_timeout: float = 60.0) -> None:
         self.path = path
         self.lock_timeout = lock_timeout
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        """Whether there is anything to read; opening would create it."""
+        return self.path.exists()
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self.path.stat().st_size
 
     @property
     def wal_path(self) -> Path:

@@ -57,7 +57,14 @@ def training(rng: np.random.Generator, tickers: tuple[str, ...]) -> pd.DataFrame
     sessions = pd.date_range("1990-01-01", periods=200)
     return pd.concat(
         [
-            pd.DataFrame({"ticker": ticker, "session": sessions, "target": rng.normal(size=200)})
+            pd.DataFrame(
+                {
+                    "ticker": ticker,
+                    "session": sessions,
+                    "horizon": 1,
+                    "target": rng.normal(size=200),
+                }
+            )
             for ticker in tickers
         ],
         ignore_index=True,

@@ -16,8 +16,8 @@ from .test_walk_forward import datasets, train
 NOW = pd.Timestamp("2024-03-01 22:00", tz="UTC")
 DAY = pd.Timestamp("2024-03-01")
 NEXT = pd.Timestamp("2024-03-02")
-OWN = Recipe("own", "grid", False, "lstm")
-OTHER = Recipe("other", "grid", False, "lstm@other")
+OWN = Recipe("own", "grid", False, "lstm", 1)
+OTHER = Recipe("other", "grid", False, "lstm@other", 1)
 
 
 def version(name, recipe=OWN, ticker="AAPL", fold=3, day=DAY):
@@ -30,6 +30,7 @@ def version(name, recipe=OWN, ticker="AAPL", fold=3, day=DAY):
                 "version": name,
                 "recipe": recipe.recipe,
                 "grid": recipe.grid,
+                "horizon": recipe.horizon,
                 "pooled": recipe.pooled,
                 "fold": fold,
                 "trained_until": pd.Timestamp("2024-01-31"),
@@ -97,7 +98,7 @@ def test_training_again_to_the_same_networks_registers_nothing():
 
 
 def test_other_folds_take_over_since_nothing_compares_them():
-    moved = Recipe("moved", "another grid", False, "lstm@moved")
+    moved = Recipe("moved", "another grid", False, "lstm@moved", 5)
     events = entered(entered(NO_EVENTS, version("v1")), version("m1", moved), asked=moved)
     assert states(events) == {"v1": "retired", "m1": "champion"}
     assert events.iloc[-1]["from_session"] == NEXT

@@ -8,6 +8,7 @@ import pytest
 
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.reporting.report import Report
+from rnn_pipeline.trading.paper import EXPLANATIONS
 
 from .frames import coverage, rolling, scored, tenths, walk
 
@@ -130,6 +131,39 @@ def make_report(
             "cost_bps": 5.0,
             "bars": rows,
             "trading_signals": rows,
+            "contributions": pd.DataFrame(
+                [
+                    (ticker, rows["session"].max(), *said)
+                    for ticker in tickers
+                    for said in (
+                        ("lstm", 1, 0.002, 0.5, "weak", False, 0.25, 0.125),
+                        ("lstm_h5", 5, -0.01, -1.0, "none", False, 0.0, 0.0),
+                        ("sentiment", 0, 0.25, 0.5, "none", False, 0.0, 0.0),
+                    )
+                ],
+                columns=[
+                    *("ticker", "session", "source", "horizon", "forecast", "standardised"),
+                    *("grade", "abstains", "weight", "contribution"),
+                ],
+            ),
+            "paper": pd.DataFrame(
+                {
+                    "session": rows["session"].unique()[-3:],
+                    "equity": [1.0, 1.01, 1.012],
+                    "promise": [1.0, 1.012, 1.016],
+                    **dict.fromkeys(EXPLANATIONS, 0.0),
+                    "missed": [0.0, -0.001, -0.002],
+                    "slippage": [0.0, -0.001, -0.002],
+                }
+            ),
+            "missed_fills": pd.DataFrame(
+                {
+                    "ticker": tickers[:1],
+                    "session": [rows["session"].max()],
+                    "weight_wanted": [0.25],
+                    "missed": ["no volume"],
+                }
+            ),
             "news_sentiment": rows,
             "headlines": pd.DataFrame(
                 {

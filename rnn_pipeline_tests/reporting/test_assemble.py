@@ -10,6 +10,7 @@ from benchmarks.evidence_table import figures, markdown
 from rnn_pipeline.evidence.backtest import backtest, buy_and_hold, sign_positions
 from rnn_pipeline.evidence.metrics import forecast_metrics
 from rnn_pipeline.reporting.assemble import assemble, forecast_page
+from rnn_pipeline.reporting.html import render_report
 from rnn_pipeline.reporting.report import Report
 from rnn_pipeline.settings import load_settings
 
@@ -67,7 +68,7 @@ def frames() -> dict[str, pd.DataFrame]:
     targets = bars()[["ticker", "session"]]
     return {
         "quantiles": gru.assign(level=0.9, quantile=0.01),
-        "targets": targets.assign(target=np.resize([0.01, 0.02, -0.01], len(targets))),
+        "targets": targets.assign(horizon=1, target=np.resize([0.01, 0.02, -0.01], len(targets))),
         "bars": bars(),
         "forecasts": forecasts(("lstm", "gru"), (0, 1), slice(20, 330)),
         "baselines": forecasts(("zero", "ridge"), (0,), slice(20, 325)),
@@ -96,6 +97,9 @@ def report(frames: dict[str, pd.DataFrame], **changes: pd.DataFrame) -> Report:
         "trials": empty,
         "headlines": pd.DataFrame({"ticker": [], "published_at": [], "title": [], "score": []}),
         "trading_signals": empty,
+        "contributions": empty.reindex(columns=["session"]),
+        "paper": empty,
+        "fills": empty.reindex(columns=["missed"]),
         "statuses": empty,
         "fold_table": SPANS,
         "history": empty,
@@ -180,6 +184,9 @@ def test_nothing_forecast_and_nothing_decided_is_a_report_too(
     assert found.metrics.empty
     assert found.performance.empty
     assert not found.equity
+    # Frames without rows are of no type: nothing may be joined to them.
+    page = render_report(found)
+    assert "No forecast has been tested yet." in page
 
 
 def test_the_benchmark_lays_out_what_the_report_says(whole: Report) -> None:

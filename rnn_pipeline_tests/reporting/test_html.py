@@ -65,10 +65,10 @@ def test_the_page_holds_everything_and_needs_nothing(make_report: MakeReport) ->
         "No evidence that any model beats the zero forecast on these tickers."
     )
     assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == [
-        *("evidence", "decisions", "equity", "test", "news", "data", "provenance")
+        *("evidence", "decisions", "equity", "paper", "test", "news", "data", "provenance")
     ]
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 14
+    assert len(images) == 15
     assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in images)
     assert all(image["alt"] for image in images)
     assert "script" not in {tag for tag, _ in page.tags}
@@ -181,6 +181,7 @@ def test_an_empty_report_says_so_everywhere() -> None:
         ("evidence", "history", "trading_signals", "alone"),
         ("headlines", "sentiment_metrics", "data", "mean_ic"),
         ("news_sentiment", "quarantine", "reliability", "calibration"),
+        ("contributions", "paper", "missed_fills"),
     ],
 )
 @pytest.mark.usefixtures("undrawn")
@@ -207,6 +208,33 @@ def test_largest_positions_come_first_and_the_rest_is_folded(make_report: MakeRe
     assert page.rows[start + 1][0] == "T007"
     assert "5 more, with smaller positions" in page.words("summary")
     assert "Positions from the next open: 29.4\u202f% gross, −20.6\u202f% net." in page.words()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_why_a_signal_is_what_it_is_stands_source_by_source(make_report: MakeReport) -> None:
+    page = Page(render_report(make_report(["AAPL"])))
+    start = next(i for i, row in enumerate(page.rows) if row[:1] == ["Source"])
+    heading, *rows = page.rows[start + 1 : start + 5]
+    assert heading == ["AAPL: signal +0.12"]
+    assert [(row[0], row[1], row[-1]) for row in rows] == [
+        ("LSTM", "+0.20\u202f% in 1 session", "+0.12"),
+        ("LSTM, 5 sessions", "−1.00\u202f% in 5 sessions", "0.00"),
+        ("Sentiment", "level +0.25", "0.00"),
+    ]
+    told = make_report(["AAPL"]).contributions.assign(abstains=True)
+    page = Page(render_report(make_report(["AAPL"], contributions=told)))
+    assert "AAPL: signal +0.12, prices abstain because the networks disagree" in page.words("th")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_paper_account_adds_up_from_the_backtests_promise(make_report: MakeReport) -> None:
+    page = Page(render_report(make_report(["AAPL"])))
+    shown = {row[0]: row[1] for row in page.rows if len(row) == 2}
+    assert shown["The backtest promised"] == "+1.60\u202f%"
+    assert shown["Orders that came too late, or met no bar or no volume"] == "−0.20\u202f%"
+    assert shown["Fills worse than the open"] == "−0.20\u202f%"
+    assert shown["The paper account earned"] == "+1.20\u202f%"
+    assert any(row[1:] == ["AAPL", "+25.0\u202f%", "no volume"] for row in page.rows)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -1,9 +1,11 @@
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from rnn_pipeline.settings import TradingSpec
+from rnn_pipeline.settings import POLICIES, TradingSpec
 from rnn_pipeline.trading.fusion import (
     CONTRIBUTION_COLUMNS,
     GRADE_WEIGHT,
@@ -18,25 +20,25 @@ from rnn_pipeline.trading.fusion import (
     sentiment_signals,
     sentiment_sources,
 )
-from rnn_pipeline.trading.policies import POLICIES
+from rnn_pipeline.trading.policies import load_policy
 
 SPEC = TradingSpec(min_agreement=0.0)
 
 
-def no_history() -> pd.DataFrame:
+def no_history(tickers: Collection[str]) -> pd.DataFrame:
     raise AssertionError("this policy does not learn")
 
 
 def fused(forecasts, evidence, news, spec=SPEC, history=no_history):
     """The signals and what each source adds to them."""
-    price, sentiment = price_signals(forecasts, evidence), sentiment_signals(news, evidence)
-    sources = pd.concat([price_sources(forecasts, evidence), sentiment_sources(news, evidence)])
+    price, sentiment = price_signals(forecasts, evidence, 1), sentiment_signals(news, evidence)
+    sources = pd.concat([price_sources(forecasts, evidence, 1), sentiment_sources(news, evidence)])
     added = contributions(price, sources, spec, history)
     return fuse(price, sentiment, added, spec), added
 
 
 def test_price_signal_worked_out_by_hand(forecasts, evidence) -> None:
-    first, second = price_signals(forecasts, evidence).itertuples(index=False)
+    first, second = price_signals(forecasts, evidence, 1).itertuples(index=False)
     # gru: mean 0.02 of 2 * 0.04 is 0.25; lstm: mean -0.001 of 2 * 0.01 is -0.05.
     assert first.signal == pytest.approx((0.25 * 0.25 + 1.0 * -0.05) / 1.25)
     assert first.forecast == pytest.approx((0.02 - 0.001) / 2)
@@ -54,32 +56,79 @@ def test_price_signal_worked_out_by_hand(forecasts, evidence) -> None:
 
 
 def test_without_evidence_the_plain_mean_weighs_nothing(forecasts, evidence) -> None:
-    first = price_signals(forecasts, evidence.assign(grade="none")).iloc[0]
+    first = price_signals(forecasts, evidence.assign(grade="none"), 1).iloc[0]
     assert first["signal"] == pytest.approx((0.25 - 0.05) / 2)
     assert (first["grade"], first["weight"]) == ("none", 0)
 
 
 @pytest.mark.parametrize("std", [np.nan, 0.0])
 def test_a_model_whose_spread_is_unknown_or_zero_says_nothing(forecasts, evidence, std) -> None:
-    signals = price_signals(forecasts, evidence.assign(forecast_std=std))
+    signals = price_signals(forecasts, evidence.assign(forecast_std=std), 1)
     assert (signals["signal"] == 0).all()
 
 
 def test_a_fold_without_evidence_rows_has_none(forecasts, evidence) -> None:
-    signals = price_signals(forecasts.assign(fold=2), evidence)
+    signals = price_signals(forecasts.assign(fold=2), evidence, 1)
     assert signals[["signal", "weight"]].eq(0).all(axis=None)
     assert (signals["grade"] == "none").all()
 
 
-def test_two_horizons_cannot_be_averaged(forecasts, evidence) -> None:
+def test_one_model_of_two_horizons_is_refused(forecasts, evidence) -> None:
     both = pd.concat([forecasts, forecasts.assign(horizon=5)])
-    with pytest.raises(ValueError, match=r"horizons \[1, 5\]"):
-        price_signals(both, evidence)
+    with pytest.raises(ValueError, match=r"'gru' have the horizons \[1, 5\]"):
+        price_signals(both, evidence, 1)
+
+
+@pytest.fixture
+def two_horizons(forecasts) -> pd.DataFrame:
+    """The forecasts of a session, and those of gru over five."""
+    further = forecasts[forecasts["model"] == "gru"]
+    return pd.concat([forecasts, further.assign(model="gru_h5", horizon=5)], ignore_index=True)
+
+
+def test_a_forecast_over_five_sessions_is_expected_a_fifth_at_a_time(
+    two_horizons, evidence, news
+) -> None:
+    graded = evidence[evidence["model"] == "lstm"].replace({"lstm": "gru_h5"})
+    signals, added = fused(two_horizons, graded, news)
+    first = added[added["session"] == added["session"].min()].set_index("source")
+    # It is the only one with evidence. What it said stays as it was said ...
+    assert first["horizon"].to_dict() == {"gru": 1, "gru_h5": 5, "lstm": 1, "sentiment": 0}
+    assert first.loc["gru_h5", "forecast"] == pytest.approx(0.02)
+    # ... and is measured by its own earlier forecasts over five sessions: two deviations of 0.01.
+    assert first.loc["gru_h5", ["standardised", "weight"]].tolist() == [1.0, 1.0]
+    assert first["contribution"].drop("sentiment").to_dict() == {"gru": 0, "gru_h5": 1, "lstm": 0}
+    # As a return it stands beside the others over one session.
+    assert signals["forecast"][0] == pytest.approx(0.02 / 5)
+    assert signals["dispersion"][0] == pytest.approx(0.01 / 5)
+
+
+def test_without_evidence_a_horizon_weighs_nothing(two_horizons, forecasts, evidence, news) -> None:
+    signals, added = fused(two_horizons, evidence, news)
+    assert (added.loc[added["source"] == "gru_h5", "contribution"] == 0).all()
+    alone, _ = fused(forecasts, evidence, news)
+    pd.testing.assert_frame_equal(signals, alone, check_exact=True)
+
+
+def test_threshold_asks_for_the_return_over_the_shortest_horizon(
+    two_horizons, evidence, news
+) -> None:
+    only = two_horizons[two_horizons["horizon"] == 5]
+    for horizon, label in ((1, "HOLD"), (5, "BUY")):
+        spec = TradingSpec(policy="threshold", min_agreement=0.0)
+        price = price_signals(only, evidence, horizon)
+        sources = pd.concat(
+            [price_sources(only, evidence, horizon), sentiment_sources(news, evidence)]
+        )
+        added = contributions(price, sources, spec, no_history)
+        found = fuse(price, sentiment_signals(news, evidence), added, spec)
+        # 2 % over five sessions: 0.4 % of it is less than the 0.5 % that it takes.
+        assert found["label"][0] == label
 
 
 def test_evidence_that_stands_twice_is_an_error(forecasts, evidence) -> None:
     with pytest.raises(ValueError, match="evidence has more than one row for ticker=AAA"):
-        price_signals(forecasts, pd.concat([evidence, evidence]))
+        price_signals(forecasts, pd.concat([evidence, evidence]), 1)
 
 
 def test_sentiment_signal_worked_out_by_hand(news, evidence) -> None:
@@ -99,7 +148,7 @@ def test_sentiment_before_the_first_fold_has_no_signal(news, evidence) -> None:
 
 def test_only_models_with_evidence_have_a_say_where_any_has(forecasts, evidence) -> None:
     graded = evidence.assign(grade=["weak", "none", "none"])
-    first = price_signals(forecasts, graded).iloc[0]
+    first = price_signals(forecasts, graded, 1).iloc[0]
     assert first["forecast"] == pytest.approx(0.02)
     assert first["dispersion"] == pytest.approx(0.01)
     assert (first["agreement"], first["networks"]) == (1.0, 2)
@@ -151,8 +200,8 @@ def single(price: tuple[float, float, str], sentiment: tuple[float, float, str],
         [
             key.assign(
                 source=source, horizon=1, fold=1, networks=1, forecast=0.01, dispersion=0.0,
-                forecast_std=0.01, standardised=said, grade=grade, evidence_weight=weight,
-                known_at=moment(20),
+                expected=0.01, forecast_std=0.01, standardised=said, grade=grade,
+                evidence_weight=weight, known_at=moment(20),
             )
             for source, (said, weight, grade) in (("lstm", price), ("sentiment", sentiment))
         ]
@@ -196,7 +245,7 @@ def test_labels_at_their_thresholds() -> None:
 
 
 def test_a_session_without_sentiment_stands_on_price(forecasts, evidence, news) -> None:
-    price = price_signals(forecasts, evidence)
+    price = price_signals(forecasts, evidence, 1)
     for missing in (news.iloc[:0], news.assign(ticker="BBB")):
         row = fused(forecasts, evidence, missing)[0].iloc[1]
         assert (row["sentiment"], row["sentiment_contribution"]) == (0, 0)
@@ -306,15 +355,14 @@ def test_contributions_add_up_to_a_signal_within_bounds(policy) -> None:
 def test_sources_of_other_evidence_than_the_price_signal_are_refused(
     forecasts, evidence, news
 ) -> None:
-    price = price_signals(forecasts, evidence.assign(grade="none"))
-    sources = pd.concat([price_sources(forecasts, evidence), sentiment_sources(news, evidence)])
+    price = price_signals(forecasts, evidence.assign(grade="none"), 1)
+    sources = pd.concat([price_sources(forecasts, evidence, 1), sentiment_sources(news, evidence)])
     with pytest.raises(ValueError, match=r"of AAA on 2020-01-02 weighs 0\.0, its best source 1\.0"):
         contributions(price, sources, SPEC, no_history)
 
 
-def test_every_policy_of_the_settings_is_registered() -> None:
-    field = TradingSpec.model_fields["policy"]
-    assert set(field.annotation.__args__) == set(POLICIES)
+def test_every_policy_of_the_settings_is_a_function() -> None:
+    assert [load_policy(name).__name__ for name in POLICIES] == list(POLICIES)
 
 
 def test_percent_has_no_negative_zero() -> None:

@@ -1,3 +1,5 @@
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from rnn_pipeline.trading.policies import FULL_SIGNAL, evidence, fit_shares, sta
 SESSIONS = pd.bdate_range("2020-01-01", periods=400)
 
 
-def no_history() -> pd.DataFrame:
+def no_history(tickers: Collection[str]) -> pd.DataFrame:
     raise AssertionError("this policy does not learn")
 
 
@@ -22,6 +24,7 @@ def sources(*said: tuple[str, float, float, str], session=SESSIONS[0], fold=1) -
         ticker="AAA",
         session=session,
         fold=fold,
+        expected=frame["forecast"],
         forecast_std=0.01,
         evidence_weight=frame["grade"].map(weights),
         abstains=False,
@@ -104,7 +107,7 @@ def stacked(history: pd.DataFrame, rows: pd.DataFrame | None = None) -> dict[str
             session=SESSIONS[210],
             fold=2,
         )
-    answer = stacking(rows, TradingSpec(policy="stacking"), lambda: history)
+    answer = stacking(rows, TradingSpec(policy="stacking"), lambda _: history)
     return dict(zip(rows["source"], answer["weight"], strict=True))
 
 
@@ -150,7 +153,7 @@ def test_a_source_without_evidence_has_no_share(history) -> None:
 def test_with_one_source_stacking_is_the_evidence_policy(history) -> None:
     rows = sources(("gru", 0.01, 0.5, "moderate"), session=SESSIONS[210], fold=2)
     spec = TradingSpec()
-    assert_frame_equal(stacking(rows, spec, lambda: history), evidence(rows, spec, no_history))
+    assert_frame_equal(stacking(rows, spec, lambda _: history), evidence(rows, spec, no_history))
 
 
 def test_sources_that_were_always_wrong_get_no_share(history) -> None:
@@ -171,3 +174,19 @@ def test_an_outcome_that_never_moves_teaches_nothing() -> None:
 def test_a_policy_that_learns_is_not_asked_where_nobody_may_speak() -> None:
     rows = sources(("gru", 0.01, 0.5, "none"))
     assert stacking(rows, TradingSpec(), no_history)["weight"].tolist() == [0.0]
+
+
+def test_a_policy_that_learns_reads_the_history_of_those_alone_who_may_speak(history) -> None:
+    asked = []
+
+    def read(tickers: Collection[str]) -> pd.DataFrame:
+        asked.append(list(tickers))
+        return history
+
+    graded = sources(("gru", 0.01, 0.5, "weak"), session=SESSIONS[210], fold=2)
+    silent = graded.assign(ticker="BBB", abstains=True)
+    ungraded = graded.assign(ticker="CCC", grade="none", evidence_weight=0.0)
+    rows = pd.concat([graded, silent, ungraded], ignore_index=True)
+    weights = stacking(rows, TradingSpec(policy="stacking"), read)["weight"]
+    assert asked == [["AAA"]]
+    assert weights.tolist() == [stacked(history, graded)["gru"], 0.0, 0.0]

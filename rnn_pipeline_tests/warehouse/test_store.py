@@ -57,12 +57,12 @@ def in_another_process(store: Warehouse, body: str, *arguments: object) -> subpr
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def test_an_exception_in_a_batch_leaves_nothing_of_it(store):
-    with store.batch() as batch:
+def test_an_exception_in_a_batch_leaves_nothing_of_it(either):
+    with either.batch() as batch:
         batch.append("raw_ohlcv", revisions([("A", 0, 0, close_of(0), 1.0)]))
-    with pytest.raises(KeyError), store.batch() as batch:
+    with pytest.raises(KeyError), either.batch() as batch:
         write_and_raise(batch)
-    assert store.bars(["A"])["close"].tolist() == [1.0]
+    assert either.bars(["A"])["close"].tolist() == [1.0]
 
 
 def write_and_raise(batch):
@@ -70,48 +70,48 @@ def write_and_raise(batch):
     raise KeyError
 
 
-def test_a_row_that_breaks_a_constraint_says_which_and_leaves_nothing(store):
+def test_a_row_that_breaks_a_constraint_says_which_and_leaves_nothing(either):
     rows = revisions([("A", 0, 0, close_of(0), 1.0), ("A", 0, 0, close_of(0), 2.0)])
     with (
         pytest.raises(duckdb.ConstraintException, match="uplicate key"),
-        store.batch() as batch,
+        either.batch() as batch,
     ):
         batch.append("raw_ohlcv", rows)
-    assert store.bars(["A"]).empty
+    assert either.bars(["A"]).empty
 
 
-def test_replace_needs_a_condition(store):
-    with pytest.raises(ValueError, match="would empty the table"), store.batch() as batch:
+def test_replace_needs_a_condition(either):
+    with pytest.raises(ValueError, match="would empty the table"), either.batch() as batch:
         batch.replace("raw_ohlcv", pd.DataFrame())
 
 
-def test_a_feature_table_grows_a_column_per_feature_and_takes_numbers_alone(store):
+def test_a_feature_table_grows_a_column_per_feature_and_takes_numbers_alone(either):
     rows = pd.DataFrame({"ticker": ["A"], "session": [MONDAY], "rsi_14": [55.0]})
-    with store.batch() as batch:
+    with either.batch() as batch:
         batch.append("price_features", rows)
-    assert store.rows("price_features")["rsi_14"].tolist() == [55.0]
+    assert either.rows("price_features")["rsi_14"].tolist() == [55.0]
     for hostile in ({'x" DOUBLE; DROP TABLE meta; --': [1.0]}, {"text": ["a"]}):
-        with pytest.raises(ValueError, match="features are numbers"), store.batch() as batch:
+        with pytest.raises(ValueError, match="features are numbers"), either.batch() as batch:
             batch.append("price_features", rows[["ticker", "session"]].assign(**hostile))
 
 
-def test_as_of_reads_the_newest_revision_known_then(store):
-    with store.batch() as batch:
+def test_as_of_reads_the_newest_revision_known_then(either):
+    with either.batch() as batch:
         batch.append(
             "raw_ohlcv",
             revisions([("A", 0, 0, close_of(0), 1.0), ("A", 0, 1, close_of(3), 2.0)]),
         )
     for moment, closes in [(0.9, []), (1, [1.0]), (3.99, [1.0]), (4, [2.0])]:
         as_of = close_of(0) + pd.Timedelta(days=moment - 1)
-        assert store.bars(["A"], as_of=as_of)["close"].tolist() == closes
+        assert either.bars(["A"], as_of=as_of)["close"].tolist() == closes
 
 
-def test_a_bar_that_is_not_final_is_never_read(store):
-    with store.batch() as batch:
+def test_a_bar_that_is_not_final_is_never_read(either):
+    with either.batch() as batch:
         rows = revisions([("A", 0, 0, close_of(0), 1.0)])
         batch.append("raw_ohlcv", rows.assign(is_final=False))
-    assert store.bars(["A"]).empty
-    assert store.last_session() is None
+    assert either.bars(["A"]).empty
+    assert either.last_session() is None
 
 
 def expected_history(rows: pd.DataFrame, ticker: str, session, warm_up: int) -> list:
@@ -164,12 +164,12 @@ def test_eras_hold_what_was_known_when_each_row_was_first_seen(store, rows, span
         assert seen == expected_history(rows, row.ticker, row.session, warm_up)
 
 
-def test_a_ticker_that_was_never_restated_has_one_era(store):
-    with store.batch() as batch:
+def test_a_ticker_that_was_never_restated_has_one_era(either):
+    with either.batch() as batch:
         batch.append(
             "raw_ohlcv", revisions([("A", day, 0, close_of(day), 1.0 + day) for day in range(9)])
         )
-    rows = store.bars_by_era(["A"], date(2024, 1, 5), date(2024, 1, 7), 2)
+    rows = either.bars_by_era(["A"], date(2024, 1, 5), date(2024, 1, 7), 2)
     assert rows["era"].unique().tolist() == [0]
     assert rows["in_era"].tolist() == [False, False, True, True, True]
 
@@ -267,12 +267,12 @@ def test_a_killed_writer_loses_no_acknowledged_batch_and_leaves_none_half_there(
         assert_whole(store, kill_while_committing(store, wait))
 
 
-def test_moments_come_back_in_utc(store):
+def test_moments_come_back_in_utc(either):
     moment = datetime(2024, 7, 1, 12, tzinfo=UTC)
-    with store.batch() as batch:
+    with either.batch() as batch:
         batch.append("raw_ohlcv", revisions([("A", 0, 0, moment, 1.0)]))
-    read = store.bars(["A"])
+    read = either.bars(["A"])
     assert read["known_at"].item() == moment
     assert str(read["known_at"].dt.tz) == "UTC"
     assert read["session"].item() == MONDAY
-    assert store.bars(["A"], as_of=moment - timedelta(microseconds=1)).empty
+    assert either.bars(["A"], as_of=moment - timedelta(microseconds=1)).empty
