@@ -115,7 +115,7 @@ def backfill(page: Page, ui: str) -> None:
     if "backfillId" not in answer:
         raise SystemExit(f"the backfill was not launched: {answer}")
     settled(page, f"{ui}/runs/b/{answer['backfillId']}", "price_features")
-    for _ in range(120):
+    for _ in range(600):
         done = set(page.get_by_text("% completed").all_inner_texts())
         if done - {"0% completed"}:
             break

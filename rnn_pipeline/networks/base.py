@@ -130,12 +130,19 @@ class Estimator(ABC):
             The estimator, which predicts what the saved one did, bit for bit on the same device.
 
         Raises:
-            ValueError: the file is missing, damaged, or another estimator's.
+            ValueError: the file is missing, damaged, another estimator's, or of a version of this
+                program whose networks had another layout.
         """
         (stored,) = read_checkpoint(Path(path), type(self).__name__)
         description = dict(stored.description)
-        network = self._restore(description)
-        network.load_state_dict(stored.state)
+        try:
+            network = self._restore(description)
+            network.load_state_dict(stored.state)
+        except (KeyError, RuntimeError):
+            raise ValueError(
+                f"checkpoint {path} is a {type(self).__name__} of another version of this program:"
+                " train it again (in the pipeline: run the job refresh)"
+            ) from None
         self.seed = description["seed"]
         self.training = TrainingSpec.model_validate(description["training"])
         self.history = description["history"]

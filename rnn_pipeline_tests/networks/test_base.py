@@ -85,6 +85,21 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, on_class: bool) -> Non
         Line.load(tmp_path / "absent")
 
 
+def test_a_file_of_a_version_with_another_layout_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line()
+    line.fit(X, Y)
+    line.save(tmp_path / "line")
+    with monkeypatch.context() as later:
+        later.setattr(Line, "_restore", lambda self, description: nn.Linear(2, 1))
+        with pytest.raises(ValueError, match=r"line is a Line of another version.*train it again"):
+            Line.load(tmp_path / "line")
+    monkeypatch.setattr(Line, "_restore", lambda self, description: description["slope"])
+    with pytest.raises(ValueError, match="of another version"):
+        Line.load(tmp_path / "line")
+
+
 def test_the_seed_decides() -> None:
     first, again, other = (Line(seed=seed) for seed in (1, 1, 2))
     for line in (first, again, other):
