@@ -542,6 +542,15 @@ class ComputeSettings(Spec):
         description="what forecasters that train together may take; empty: 4 here, and on a GPU"
         " most of what is free",
     )
+    ray: str | None = Field(
+        None,
+        description="train forecasters on the Ray cluster at this address; auto: on the one of this"
+        " machine; empty: here",
+    )
+    ray_cpus: int = Field(
+        1, ge=1, description="processors of a task on the cluster, which trains as many at once"
+    )
+    ray_gpus: float = Field(0.0, ge=0, description="GPUs of a task on the cluster, 0.5 for half")
     tensorboard: bool = Field(
         False, description="write every forecaster's loss curves below data_dir for TensorBoard"
     )

@@ -89,6 +89,9 @@ class ComputeResource(dg.ConfigurableResource):
     deterministic: bool = True
     backend: Literal["auto", "reference", "cpu", "processes", "gpu"] = "auto"
     memory_gb: float | None = None
+    ray: str | None = None
+    ray_cpus: int = 1
+    ray_gpus: float = 0.0
     tensorboard: bool = False
 
     def resolve(self) -> torch.device:
@@ -114,6 +117,11 @@ class ComputeResource(dg.ConfigurableResource):
         """
         from rnn_pipeline.networks.fleet import Compute
 
+        cluster = None
+        if self.ray:
+            from rnn_pipeline.networks.cluster import Cluster
+
+            cluster = Cluster(self.ray, self.ray_cpus, self.ray_gpus)
         return Compute(
             self.resolve(),
             self.backend,
@@ -121,6 +129,7 @@ class ComputeResource(dg.ConfigurableResource):
             self.deterministic,
             self.memory_gb,
             SETTINGS.checkpoint_dir / "backends.json",
+            cluster,
         )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 import os
 import platform
@@ -32,6 +33,8 @@ from rnn_pipeline.networks.devices import Precision
 
 if TYPE_CHECKING:
     from rnn_pipeline.networks.fleet import Compute, Member, TrainedMember
+
+_log = logging.getLogger(__name__)
 
 Backend = Literal["auto", "reference", "cpu", "processes", "gpu"]
 
@@ -127,8 +130,19 @@ def member_bytes(member: Member) -> int:
     return sum(array.nbytes for array in data) + weights + 16 * member.training.epochs + _OBJECTS
 
 
-def load(name: Backend, compute: Compute, workers: int) -> Train:
+def load(
+    name: Backend, compute: Compute, workers: int, tell: Callable[[str], None] = _log.info
+) -> Train:
     """The training function of a backend, to be called with members and ``on_trained``."""
+    if compute.cluster is not None:
+        from rnn_pipeline.networks import cluster
+
+        return partial(
+            cluster.train,
+            cluster=compute.cluster,
+            compute=replace(compute, backend=name, cluster=None, choices=None),
+            tell=tell,
+        )
     if name == "cpu":
         from rnn_pipeline.networks.kernels import cpu
 
@@ -194,6 +208,8 @@ def choose(
     """
     if group[0].tickers and compute.backend != "processes":
         return "reference"
+    if compute.cluster is not None and compute.cluster.gpus:
+        return "gpu"
     if compute.backend != "auto":
         if reason := unavailable(compute.backend, compute):
             raise ValueError(
@@ -240,7 +256,8 @@ def _measured_ratio(member: Member, compute: Compute, rounds: int = 3) -> float:
     slice_ = replace(
         member, train_ends=member.train_ends[:batch_size], val_ends=member.val_ends[:1]
     )
-    runs = {name: load(name, compute, workers=1) for name in _ON_A_CPU}
+    here = replace(compute, cluster=None)
+    runs = {name: load(name, here, workers=1) for name in _ON_A_CPU}
     fastest = dict.fromkeys(runs, math.inf)
     for _ in range(rounds):
         for name, train in runs.items():

@@ -22,6 +22,7 @@ from rnn_pipeline.networks.backends import Backend, architecture, choose, load, 
 from rnn_pipeline.networks.devices import Precision
 
 if TYPE_CHECKING:
+    from rnn_pipeline.networks.cluster import Cluster
     from rnn_pipeline.networks.training import History
     from rnn_pipeline.settings import NetworkSpec, TrainingSpec
 
@@ -45,6 +46,8 @@ class Compute:
     :data:`CHUNK_GB` of the machine's memory and most of what is free of the GPU's."""
     choices: Path | None = None
     """File that remembers which backend was measured to be fastest on this machine."""
+    cluster: Cluster | None = None
+    """Train on a Ray cluster instead of here, with the backend that is chosen here."""
 
 
 CHUNK_GB = 4.0
@@ -269,8 +272,9 @@ def _train_chunk(
     workers = torch.get_num_threads()
     for numbers in groups.values():
         group = [chunk[number] for number in numbers]
-        name = choose(group, compute, workers, progress.tell if progress else _log.info)
-        train = load(name, compute, workers)
+        tell = progress.tell if progress else _log.info
+        name = choose(group, compute, workers, tell)
+        train = load(name, compute, workers, tell)
         if progress is not None:
             progress.begin()
         places = [first + number for number in numbers]
