@@ -32,7 +32,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -100,8 +99,8 @@ WORDS = {
     False: "{} cuts its forecast after loss",
 }
 MADE = (
-    *("price_features", "targets", "news_sentiment", "model_features", "baseline_forecasts"),
-    *("forecasts", "evidence", "price_signals", "sentiment_signals", "signal_contributions"),
+    *("price_features", "targets", "news_sentiment", "model_features", "forecasts"),
+    *("evidence", "price_signals", "sentiment_signals", "signal_contributions"),
     *("trading_signals", "trading_decisions", "trading_account"),
 )
 
@@ -116,6 +115,7 @@ class Incidents:
         split: prices are restated.
         outage: sessions on which nothing runs.
         kills: session -> the event of Dagster's log after which the run is killed.
+        retraining: the run is killed in the middle of the first training from this session on.
     """
 
     garbage: int
@@ -123,6 +123,7 @@ class Incidents:
     split: int
     outage: tuple[int, ...]
     kills: Mapping[int, str]
+    retraining: int
 
 
 QUARTER = Incidents(
@@ -130,14 +131,32 @@ QUARTER = Incidents(
     correction=12,
     split=26,
     outage=(34, 35, 36, 50),
-    kills={
-        45: "trading_signals - STEP_SUCCESS",
-        51: "raw_ohlcv - STEP_SUCCESS",
-    },
+    kills={45: "trading_signals - STEP_SUCCESS", 51: "raw_ohlcv - STEP_SUCCESS"},
+    retraining=37,
 )
-SHORT = Incidents(
-    garbage=-1, correction=1, split=-1, outage=(), kills={2: "price_features - STEP_SUCCESS"}
+FORTNIGHT = Incidents(
+    garbage=2,
+    correction=1,
+    split=4,
+    outage=(5, 6),
+    kills={7: "raw_ohlcv - STEP_SUCCESS", 9: "trading_signals - STEP_SUCCESS"},
+    retraining=0,
 )
+"""The same, with a catch-up run that is killed."""
+FEW_DAYS = Incidents(
+    garbage=-1,
+    correction=1,
+    split=-1,
+    outage=(),
+    kills={2: "price_features - STEP_SUCCESS"},
+    retraining=99,
+)
+IN_TRAINING = "lstm_forecaster - STEP_SUCCESS"
+
+
+def incidents_of(sessions: int) -> Incidents:
+    """Those that fit into so many sessions."""
+    return QUARTER if sessions >= 60 else FORTNIGHT if sessions >= 11 else FEW_DAYS
 
 
 @dataclass(frozen=True)
@@ -433,7 +452,7 @@ def compared(one: pd.DataFrame, two: pd.DataFrame) -> dict[str, Any]:
 
 
 def batch(home: Path) -> None:
-    """Make everything at once from the journal, in a new folder, and compare what the days stored."""
+    """Make everything at once from the journal, in a new folder; compare it with what is stored."""
     from rnn_pipeline import chain
     from rnn_pipeline.defs.partitions import SETTINGS
     from rnn_pipeline.evidence.lookahead import Knowledge
@@ -522,7 +541,8 @@ class Quarter:
 
     def evenings(self) -> Iterator[dict[str, Any]]:
         """All of them; a process that is killed is followed by one that begins with the next."""
-        begin, kills = -1, self.world.incidents.kills
+        begin, incidents = -1, self.world.incidents
+        kills, training = dict(incidents.kills), True
         while begin < self.options.sessions:
             number = -2
             for line, told in self._lines(self.started("--live", str(begin))):
@@ -530,8 +550,12 @@ class Quarter:
                     number = told.get("evening", number)
                     if "evening" not in told:
                         yield told
-                elif number in kills and re.search(kills[number], line):
-                    yield {"killed": number, "after": kills[number]}
+                    continue
+                due = training and number >= incidents.retraining
+                after = kills.get(number, IN_TRAINING if due else None)
+                if after is not None and after in line:
+                    training = training and after != IN_TRAINING
+                    yield {"killed": number, "after": after}
                     break
             begin = number + 1
 
@@ -571,12 +595,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quarter")
     default = Path(__file__).parents[2] / "shared" / "data" / "stocknet"
     parser.add_argument("--data", type=Path, default=default, help="the sample if it is absent")
-    parser.add_argument("--sessions", type=int, default=64, help="fewer than 60: a short version")
+    parser.add_argument(
+        "--sessions", type=int, default=64, help="11 to 59: all in two weeks; fewer: part"
+    )
     parser.add_argument("--write", action="store_true", help=f"replace {RESULTS.name}")
     parser.add_argument("--live", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    incidents = QUARTER if options.sessions >= 60 else SHORT
+    incidents = incidents_of(options.sessions)
     real = options.data.is_dir()
     world = real_world(options.data, incidents) if real else embedded_world(incidents)
     if options.live is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
 from itertools import groupby
 from typing import Any
@@ -47,8 +47,6 @@ _WATCHING = (
     else dg.DefaultSensorStatus.RUNNING
 )
 
-_AFTER_THE_CLOSE = "0 18 * * 1-5"
-_BEFORE_THE_OPEN = "0 7 * * 1-5"
 _TIMEZONE = SessionCalendar(SETTINGS.exchange).timezone
 
 #: Tag of a run that another run started.
@@ -279,7 +277,7 @@ class _Tick:
 
 
 def _on_session_days(
-    job: Any, cron: str
+    job: Any, moment: time
 ) -> Callable[[Callable[[_Tick], dg.RunRequest | dg.SkipReason]], dg.ScheduleDefinition]:
     """A schedule of the exchange's clock that rests where there is no session."""
 
@@ -288,7 +286,8 @@ def _on_session_days(
             name=asked.__name__,
             description=asked.__doc__,
             job=job,
-            cron_schedule=cron,
+            # Every day: there are exchanges that trade on Sundays.
+            cron_schedule=f"{moment.minute} {moment.hour} * * *",
             execution_timezone=_TIMEZONE,
             default_status=_LIVE,
         )
@@ -308,9 +307,9 @@ def _on_session_days(
     return made_of
 
 
-@_on_session_days(daily, _AFTER_THE_CLOSE)
+@_on_session_days(daily, SETTINGS.operations.evening)
 def after_the_close(tick: _Tick) -> dg.RunRequest | dg.SkipReason:
-    """Two hours after the usual close, on session days; catches up on days that were missed."""
+    """The evening of a session day: the session, and days that were missed."""
     if training_due(tick.warehouse.store, tick.calendar, tick.today):
         return dg.SkipReason("a fold has begun: as_folds_begin runs the day, with training")
     tickers, since = evening(tick.instance, tick.warehouse)
@@ -319,7 +318,7 @@ def after_the_close(tick: _Tick) -> dg.RunRequest | dg.SkipReason:
     )
 
 
-@_on_session_days(renew, _AFTER_THE_CLOSE)
+@_on_session_days(renew, SETTINGS.operations.evening)
 def as_folds_begin(tick: _Tick) -> dg.RunRequest | dg.SkipReason:
     """In place of the daily run where training is due (setting ``operations.retrain``)."""
     if not training_due(tick.warehouse.store, tick.calendar, tick.today):
@@ -331,7 +330,7 @@ def as_folds_begin(tick: _Tick) -> dg.RunRequest | dg.SkipReason:
     )
 
 
-@_on_session_days(vitals, _BEFORE_THE_OPEN)
+@_on_session_days(vitals, SETTINGS.operations.morning)
 def before_the_open(tick: _Tick) -> dg.RunRequest:
     """The checks that page, in the morning of session days."""
     return dg.RunRequest(run_key=f"vitals {tick.today}")
