@@ -475,3 +475,12 @@ def test_unchanged_data_and_runs_that_go_on_by_themselves_wake_nobody(
     tickers = partitions.register_tickers(instance, partitions.SETTINGS)
     raw_asset(job, tickers[:1], (date(2011, 1, 1), date(2011, 1, 1)), **counts)
     assert requests(instance)[0] == []
+
+
+def test_schedules_follow_the_settings_and_know_that_some_exchanges_trade_on_sundays():
+    assert automation.after_the_close.cron_schedule == "0 18 * * *"
+    assert automation.as_folds_begin.cron_schedule == "0 18 * * *"
+    assert automation.before_the_open.cron_schedule == "0 7 * * *"
+    assert {schedule.execution_timezone for schedule in automation.SCHEDULES} == {
+        "America/New_York"
+    }
