@@ -51,6 +51,7 @@ NOT_RUN = [
     ("docs/how-to/python.md", "a test of its own runs the example"),
     ("docs/how-to/schedule.md", "a server that runs until it is stopped"),
     ("docs/how-to/tickers.md", "asks Yahoo Finance"),
+    ("docs/operations.md", "minutes of work, and they are no part of the installed package"),
     ("docs/start.md", "installs packages; the tests run the same on less data"),
     ("docs/start.md", "a server that runs until it is stopped"),
     ("docs/training.md", "a server that runs until it is stopped"),
