@@ -259,8 +259,9 @@ def forecast_drift(patient: Patient) -> Finding:
         return Finding(
             "forecasts",
             "stale",
-            f"the last {_RECENT} sessions are unlike those that were graded ({_names(drifted)})",
-            "rnn-pipeline retrain",
+            f"the last {_RECENT} sessions are unlike those that were graded ({_names(drifted)}):"
+            " look before trading; the next fold trains anew",
+            "rnn-pipeline report --open",
         )
     return Finding("forecasts", "healthy", f"as of {days.iloc[-1]:%Y-%m-%d}, as they were graded")
 

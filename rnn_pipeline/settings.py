@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tomllib
-from datetime import date
+from datetime import date, time
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -511,6 +511,14 @@ class OperationsSpec(Spec):
         "fold",
         description="fold: as soon as a fold begins, as the walk-forward graded it; weekly: where"
         " one has begun, in the first session of a week; manual: never by itself",
+    )
+    evening: time = Field(
+        time(18),
+        description="when the daily run starts on session days, by the exchange's clock; once the"
+        " source has the day's bars",
+    )
+    morning: time = Field(
+        time(7), description="when the checks run that page, likewise; before the open"
     )
     model_expiry: int | None = Field(
         None,

@@ -1,5 +1,8 @@
 """The asset graph as Dagster sees it, without running it."""
 
+import os
+import subprocess
+import time
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -7,6 +10,9 @@ import dagster as dg
 import pandas as pd
 import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
+from dagster._core.events.log import EventLogEntry
+from dagster._core.test_utils import create_run_for_test
 
 from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs import automation, partitions
@@ -43,7 +49,7 @@ GRAPH = {
         *("baseline_forecasts", "news_sentiment"),
     },
     "price_signals": {"model_features", "walk_forward_forecasts"},
-    "sentiment_signals": {"news_sentiment", "walk_forward_forecasts"},
+    "sentiment_signals": {"news_sentiment", "price_signals", "walk_forward_forecasts"},
     "trading_signals": {"price_signals", "sentiment_signals"},
     "trading_decisions": {"trading_signals", "price_features"},
     "walk_forward_report": {"walk_forward_forecasts", "trading_decisions", "paper_account"},
@@ -190,6 +196,86 @@ def train(store, day, behind=0):
     with store.batch() as batch:
         batch.append("folds", spans)
     return axis[folds[-1].test[0]].date()
+
+
+def bars_of(days, **values):
+    sessions = pd.to_datetime(days)
+    known = sessions.tz_localize("UTC") + pd.Timedelta(hours=21)
+    return pd.DataFrame({"ticker": "AAPL", "session": sessions, "known_at": known}).assign(**values)
+
+
+def stored(store, bars, features, decided):
+    """The newest session of each is as given; features may have a gap."""
+    with store.batch() as batch:
+        batch.append("raw_ohlcv", bars_of(bars, revision=0, is_final=True))
+        batch.append("model_features", bars_of(features))
+        batch.append("trading_decisions", bars_of(decided))
+
+
+DAYS = ["2013-02-25", "2013-02-26", "2013-02-27", "2013-02-28"]
+
+
+@pytest.mark.parametrize(
+    ("features", "decided", "since"),
+    [
+        (DAYS, DAYS, 3),
+        (DAYS[:1], DAYS[:1], 1),
+        (DAYS, DAYS[:2], 2),
+        (DAYS[1:], DAYS[1:], 0),
+        (DAYS, [], 3),
+    ],
+    ids=["nothing", "features and decisions", "decisions", "a bar that came late", "no networks"],
+)
+def test_an_evening_begins_where_an_earlier_run_was_cut_short(
+    instance, store, features, decided, since
+):
+    stored(store, DAYS, features, decided)
+    resource = WarehouseResource(path=str(store.path), payload_dir=str(store.path.parent))
+    assert automation.evening(instance, resource)[1] == date.fromisoformat(DAYS[since])
+
+
+def test_sessions_that_are_held_out_are_not_left_undone(instance, store, monkeypatch):
+    stored(store, DAYS, DAYS, DAYS[:2])
+    folds = SETTINGS.folds.model_copy(update={"holdout_from": date.fromisoformat(DAYS[2])})
+    held_out = SETTINGS.model_copy(update={"folds": folds})
+    monkeypatch.setattr(automation, "SETTINGS", held_out)
+    resource = WarehouseResource(path=str(store.path), payload_dir=str(store.path.parent))
+    assert automation.evening(instance, resource)[1] == date.fromisoformat(DAYS[3])
+
+
+def under_way(instance, pid, began):
+    """A run that a process executes, with a slot of the warehouse's pool."""
+    run = create_run_for_test(instance, job_name="daily", status=dg.DagsterRunStatus.STARTED)
+    event = DagsterEvent(
+        DagsterEventType.ENGINE_EVENT.value,
+        "daily",
+        event_specific_data=EngineEventData.in_process(pid),
+    )
+    instance.handle_new_event(
+        EventLogEntry(None, 10, "", run.run_id, began, job_name="daily", dagster_event=event)
+    )
+    storage = instance.event_log_storage
+    assert storage.claim_concurrency_slot("warehouse", run.run_id, "raw_ohlcv").is_claimed
+    return run.run_id
+
+
+@pytest.mark.parametrize("how", ["gone", "number given again", "alive"])
+def test_a_killed_run_is_ended_and_holds_up_no_other(instance, how):
+    instance.event_log_storage.set_concurrency_slots("warehouse", 1)
+    process = subprocess.Popen(["true"])
+    process.wait()
+    pid = process.pid if how == "gone" else os.getpid()
+    run_id = under_way(instance, pid, 0.0 if how == "number given again" else time.time())
+    killed = automation.close_killed_runs(instance)
+    claim = instance.event_log_storage.claim_concurrency_slot("warehouse", "next", "raw_ohlcv")
+    failed = instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
+    ended = how != "alive"
+    assert (killed, claim.is_claimed, failed) == (["daily"] if ended else [], ended, ended)
+
+
+def test_a_run_that_tells_no_process_is_left_alone(instance):
+    create_run_for_test(instance, job_name="daily", status=dg.DagsterRunStatus.STARTED)
+    assert automation.close_killed_runs(instance) == []
 
 
 @pytest.mark.parametrize("schedule", automation.SCHEDULES, ids=lambda schedule: schedule.name)
@@ -569,3 +655,12 @@ def test_what_the_launchpad_asks_for_is_described():
             for key, field in (config.config_type.fields if config else {}).items():
                 assert field.description, (name, key)
                 assert not field.is_required, (name, key)
+
+
+def test_schedules_follow_the_settings_and_know_that_some_exchanges_trade_on_sundays():
+    assert automation.after_the_close.cron_schedule == "0 18 * * *"
+    assert automation.as_folds_begin.cron_schedule == "0 18 * * *"
+    assert automation.before_the_open.cron_schedule == "0 7 * * *"
+    assert {schedule.execution_timezone for schedule in automation.SCHEDULES} == {
+        "America/New_York"
+    }

@@ -56,6 +56,7 @@ NOT_RUN = [
     ("docs/install.md", "installs packages; `make installed` does the same and more"),
     ("docs/install.md", "needs a GPU"),
     ("docs/security.md", "a connection that stays open"),
+    ("docs/operations.md", "minutes of work, and they are no part of the installed package"),
     ("docs/start.md", "installs packages; the tests run the same on less data"),
     ("docs/start.md", "a server that runs until it is stopped"),
     ("docs/training.md", "a server that runs until it is stopped"),

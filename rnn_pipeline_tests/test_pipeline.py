@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import tomllib
 from datetime import date
 
@@ -27,7 +30,6 @@ from rnn_pipeline.defs.resources import WarehouseResource
 from rnn_pipeline.defs.trading import price_signals, trading_signals
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
-from rnn_pipeline.features import model as features
 from rnn_pipeline.networks.walk_forward import Forecaster
 from rnn_pipeline.replay import replay
 from rnn_pipeline.settings import load_settings
@@ -338,26 +340,44 @@ def test_networks_that_are_too_old_say_so_weigh_nothing_and_the_doctor_names_the
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 
 
+def page():
+    """The findings of the doctor, by area."""
+    shown = CliRunner().invoke(cli.main, ["doctor", "--json"], catch_exceptions=False)
+    return {one["area"]: one for one in json.loads(shown.stdout)}
+
+
+KILLED = """
+import os, signal
+from rnn_pipeline.features import model
+model.model_features = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from rnn_pipeline.cli import main
+main(["backfill"])
+"""
+
+
 def test_a_daily_run_that_is_killed_goes_on_to_the_same_rows(store, instance, monkeypatch):
-    """Killed in the middle of features, then in the middle of decisions, then left alone."""
+    """kill -9 in the middle of features, stopped in the middle of decisions, then left alone."""
     before = derived_tables(store)
     march = pd.Timestamp("2013-03-01").date()
     with store.batch() as batch:
         for name in ("price_features", "news_sentiment", "model_features", *SIGNALS):
             batch.replace(name, pd.DataFrame(), session=(march, march))
+    killed = subprocess.run([sys.executable, "-c", KILLED], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert page()["runs"]["says"].startswith("the run of daily was killed in the middle")
     tags = range_tags(list(instance.get_dynamic_partitions("ticker")), march, march)
 
-    def killed(*_):
-        raise KeyboardInterrupt("killed")
+    def stopped(*_):
+        raise KeyboardInterrupt("stopped")
 
-    for where in ((features, "model_features"), (decisions, "decide")):
-        with monkeypatch.context() as patch:
-            patch.setattr(*where, killed)
-            with pytest.raises(RunFailed, match="killed"):
-                cli.run_job(instance, "daily", tags)
-        assert store.rows("trading_decisions", session=(march, march)).empty
+    with monkeypatch.context() as patch:
+        patch.setattr(decisions, "decide", stopped)
+        with pytest.raises(RunFailed, match="stopped"):
+            cli.run_job(instance, "daily", tags)
+    assert store.rows("trading_decisions", session=(march, march)).empty
     result = CliRunner().invoke(cli.main, ["backfill"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
+    assert page()["runs"]["state"] == "healthy"
     for name, frame in derived_tables(store).items():
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 
@@ -366,6 +386,7 @@ def test_catching_up_again_changes_nothing_and_all_is_healthy(store, instance):
     kept = ("raw_ohlcv", "raw_news", "paper_orders", "paper_account", "paper_fills")
     before = derived_tables(store) | {name: len(store.rows(name)) for name in kept}
     result = CliRunner().invoke(cli.main, ["backfill"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
     assert result.stderr.splitlines()[0] == "daily"
     for name, frame in derived_tables(store).items():
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
@@ -374,12 +395,9 @@ def test_catching_up_again_changes_nothing_and_all_is_healthy(store, instance):
     orders = store.rows("paper_orders")
     assert orders["ticker"].tolist() == TRADED
     assert set(orders["session"]) == {pd.Timestamp("2013-03-01")}
-    page = CliRunner().invoke(cli.main, ["doctor", "--json"], catch_exceptions=False)
-    found = json.loads(page.stdout)
-    assert [one for one in found if one["state"] != "healthy"] == []
-    assert {"bars", "models", "evidence", "decisions", "paper", "runs"} <= {
-        one["area"] for one in found
-    }
+    found = page()
+    assert [one for one in found.values() if one["state"] != "healthy"] == []
+    assert {"bars", "models", "evidence", "decisions", "paper", "runs"} <= found.keys()
     shown = CliRunner().invoke(cli.main, ["paper", "--json"], catch_exceptions=False)
     assert json.loads(shown.stdout)["account"][-1]["equity"] == 1.0
 

@@ -88,6 +88,7 @@ def _dagster(settings: Settings) -> Iterator[Finding]:
     import dagster as dg
 
     from rnn_pipeline.cli.running import prepare
+    from rnn_pipeline.defs.automation import killed_runs
 
     try:
         with prepare(settings) as instance:
@@ -96,6 +97,7 @@ def _dagster(settings: Settings) -> Iterator[Finding]:
                 dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]),
                 limit=1,
             )
+            killed = [run.job_name for run in killed_runs(instance)]
     except Exception as error:
         yield Finding(
             "daemon",
@@ -117,14 +119,22 @@ def _dagster(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("daemon", "healthy", "alive; schedules and sensors fire")
+    if killed:
+        says = f"the run of {killed[0]} was killed in the middle; the next one does its work again"
+        yield Finding("runs", "broken", says, _again(killed[0]))
+        return
     for record in ended:
         run = record.dagster_run
         if run.is_failure:
-            again = run.job_name if run.job_name in ("retrain", "demo") else "backfill"
             says = f"the last run, {run.job_name}, failed"
-            yield Finding("runs", "broken", says, f"rnn-pipeline {again}")
+            yield Finding("runs", "broken", says, _again(run.job_name))
         else:
             yield Finding("runs", "healthy", f"the last run, {run.job_name}, succeeded")
+
+
+def _again(job: str) -> str:
+    """The command that does a job's work."""
+    return f"rnn-pipeline {job if job in ('retrain', 'demo') else 'backfill'}"
 
 
 def _tell(found: list[Finding]) -> None:

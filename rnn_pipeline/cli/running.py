@@ -67,8 +67,12 @@ def run_job(
         RunFailed: with the first line of what went wrong.
     """
     from rnn_pipeline.definitions import defs
-    from rnn_pipeline.defs.automation import first_cause
+    from rnn_pipeline.defs.automation import close_killed_runs, first_cause
 
+    for killed in close_killed_runs(instance):
+        click.echo(
+            f"the run of {killed} before this one was killed; its work is done again", err=True
+        )
     result = defs.resolve_job_def(name).execute_in_process(
         instance=instance,
         tags=tags,

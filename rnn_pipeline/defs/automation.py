@@ -1,13 +1,15 @@
 """Jobs, the daily schedule, and the sensors that wake the graph on new data."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
 from itertools import groupby
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from pydantic import Field
 
 from rnn_pipeline.alerts import Alert, deliver, hooks_of
@@ -49,7 +51,6 @@ _WATCHING = (
     else dg.DefaultSensorStatus.RUNNING
 )
 
-_AFTER_THE_CLOSE = "0 18 * * 1-5"
 _TIMEZONE = SessionCalendar(SETTINGS.exchange).timezone
 
 #: Tag of a run that another run started.
@@ -212,10 +213,74 @@ def training_due(store: Warehouse, calendar: SessionCalendar, today: date) -> bo
     return bool(begun) and not begun[-1].number <= trained
 
 
+#: The first session from which the evenings' work is not done to the end: bars without features, as
+#: a killed run or a bar that came late leaves them, or features that nothing was decided on.
+_UNFINISHED = """
+SELECT min(session) AS session FROM (
+    SELECT session FROM raw_ohlcv ANTI JOIN model_features USING (ticker, session)
+    WHERE is_final AND list_contains(?, ticker)
+    UNION ALL
+    SELECT session FROM model_features
+    WHERE session > (SELECT max(session) FROM trading_decisions)
+)
+WHERE session >= ? AND session < coalesce(?, DATE '9999-12-31')
+"""
+
+
 def evening(instance: dg.DagsterInstance, warehouse: WarehouseResource) -> tuple[list[str], date]:
-    """The universe, and the session from which on the evening's run catches up."""
-    since = warehouse.store.last_session() or first_session(SETTINGS)
-    return registered_tickers(instance, SETTINGS), since
+    """The universe, and the session from which on the evening's run catches up.
+
+    Usually the newest stored one. Where an earlier run was cut short, the first that it left
+    undone: its bars are there, so that the newest bar alone would not tell.
+    """
+    tickers = registered_tickers(instance, SETTINGS)
+    begins = first_session(SETTINGS)
+    left = warehouse.store.read(_UNFINISHED, [tickers, begins, SETTINGS.folds.holdout_from])[
+        "session"
+    ].dropna()
+    newest = warehouse.store.last_session() or begins
+    return tickers, min([newest, *left.dt.date])
+
+
+def killed_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Runs that count as under way and whose process is gone: killed, or the power failed.
+
+    Process numbers mean something on one machine alone, and so does SQLite.
+    """
+    if not isinstance(instance.event_log_storage, SqliteEventLogStorage):
+        return []
+    under_way = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
+    return [run for run in instance.get_runs(under_way) if not _lives(instance, run.run_id)]
+
+
+def _lives(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the process that executes a run is there; also where none has told its number."""
+    import psutil
+
+    told = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records
+    for entry in (record.event_log_entry for record in reversed(told)):
+        event = entry.dagster_event
+        pid = event.engine_event_data.metadata.get("pid") if event is not None else None
+        if pid is None:
+            continue
+        try:
+            # A number is given again after a while: a younger process is another one.
+            return psutil.Process(int(str(pid.value))).create_time() <= entry.timestamp
+        except psutil.NoSuchProcess:
+            return False
+    return True
+
+
+def close_killed_runs(instance: dg.DagsterInstance) -> list[str]:
+    """End runs whose process is gone, and say which jobs they were of.
+
+    Their slots in the pools would otherwise keep every later run waiting for ever.
+    """
+    killed = killed_runs(instance)
+    for run in killed:
+        instance.report_run_failed(run, "its process is gone: it was killed, or the power failed")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return [run.job_name for run in killed]
 
 
 def _no_session(today: date, calendar: SessionCalendar) -> str:
@@ -227,61 +292,74 @@ def _no_session(today: date, calendar: SessionCalendar) -> str:
     return ""
 
 
-@dg.schedule(
-    job=daily,
-    cron_schedule=_AFTER_THE_CLOSE,
-    execution_timezone=_TIMEZONE,
-    default_status=_LIVE,
-)
-def after_the_close(
-    context: dg.ScheduleEvaluationContext, warehouse: WarehouseResource, market: MarketResource
-) -> dg.RunRequest | dg.SkipReason:
-    """Two hours after the usual close, on session days; catches up on days that were missed."""
-    today = context.scheduled_execution_time.date()
-    if reason := _no_session(today, market.calendar):
-        return dg.SkipReason(reason)
-    if training_due(warehouse.store, market.calendar, today):
+@dataclass(frozen=True)
+class _Tick:
+    """A schedule's tick on a session day."""
+
+    instance: dg.DagsterInstance
+    warehouse: WarehouseResource
+    calendar: SessionCalendar
+    today: date
+
+
+def _on_session_days(
+    job: Any, moment: time
+) -> Callable[[Callable[[_Tick], dg.RunRequest | dg.SkipReason]], dg.ScheduleDefinition]:
+    """A schedule of the exchange's clock that rests where there is no session."""
+
+    def made_of(asked: Callable[[_Tick], dg.RunRequest | dg.SkipReason]) -> dg.ScheduleDefinition:
+        @dg.schedule(
+            name=asked.__name__,
+            description=asked.__doc__,
+            job=job,
+            # Every day: there are exchanges that trade on Sundays.
+            cron_schedule=f"{moment.minute} {moment.hour} * * *",
+            execution_timezone=_TIMEZONE,
+            default_status=_LIVE,
+        )
+        def schedule(
+            context: dg.ScheduleEvaluationContext,
+            warehouse: WarehouseResource,
+            market: MarketResource,
+        ) -> dg.RunRequest | dg.SkipReason:
+            today = context.scheduled_execution_time.date()
+            if reason := _no_session(today, market.calendar):
+                return dg.SkipReason(reason)
+            close_killed_runs(context.instance)
+            return asked(_Tick(context.instance, warehouse, market.calendar, today))
+
+        return schedule
+
+    return made_of
+
+
+@_on_session_days(daily, SETTINGS.operations.evening)
+def after_the_close(tick: _Tick) -> dg.RunRequest | dg.SkipReason:
+    """The evening of a session day: the session, and days that were missed."""
+    if training_due(tick.warehouse.store, tick.calendar, tick.today):
         return dg.SkipReason("a fold has begun: as_folds_begin runs the day, with training")
-    tickers, since = evening(context.instance, warehouse)
-    return dg.RunRequest(run_key=today.isoformat(), tags=range_tags(tickers, since, today))
-
-
-@dg.schedule(
-    job=renew,
-    cron_schedule=_AFTER_THE_CLOSE,
-    execution_timezone=_TIMEZONE,
-    default_status=_LIVE,
-)
-def as_folds_begin(
-    context: dg.ScheduleEvaluationContext, warehouse: WarehouseResource, market: MarketResource
-) -> dg.RunRequest | dg.SkipReason:
-    """In place of the daily run where training is due (setting ``operations.retrain``)."""
-    today = context.scheduled_execution_time.date()
-    if reason := _no_session(today, market.calendar):
-        return dg.SkipReason(reason)
-    if not training_due(warehouse.store, market.calendar, today):
-        return dg.SkipReason("no training is due")
-    _, since = evening(context.instance, warehouse)
-    days = Days(first=since.isoformat(), last=today.isoformat())
+    tickers, since = evening(tick.instance, tick.warehouse)
     return dg.RunRequest(
-        run_key=f"renew {today}", run_config=dg.RunConfig(ops={"run_every_stage": days})
+        run_key=tick.today.isoformat(), tags=range_tags(tickers, since, tick.today)
     )
 
 
-@dg.schedule(
-    job=vitals,
-    cron_schedule="0 7 * * 1-5",
-    execution_timezone=_TIMEZONE,
-    default_status=_LIVE,
-)
-def before_the_open(
-    context: dg.ScheduleEvaluationContext, market: MarketResource
-) -> dg.RunRequest | dg.SkipReason:
+@_on_session_days(renew, SETTINGS.operations.evening)
+def as_folds_begin(tick: _Tick) -> dg.RunRequest | dg.SkipReason:
+    """In place of the daily run where training is due (setting ``operations.retrain``)."""
+    if not training_due(tick.warehouse.store, tick.calendar, tick.today):
+        return dg.SkipReason("no training is due")
+    _, since = evening(tick.instance, tick.warehouse)
+    days = Days(first=since.isoformat(), last=tick.today.isoformat())
+    return dg.RunRequest(
+        run_key=f"renew {tick.today}", run_config=dg.RunConfig(ops={"run_every_stage": days})
+    )
+
+
+@_on_session_days(vitals, SETTINGS.operations.morning)
+def before_the_open(tick: _Tick) -> dg.RunRequest:
     """The checks that page, in the morning of session days."""
-    today = context.scheduled_execution_time.date()
-    if reason := _no_session(today, market.calendar):
-        return dg.SkipReason(reason)
-    return dg.RunRequest(run_key=f"vitals {today}")
+    return dg.RunRequest(run_key=f"vitals {tick.today}")
 
 
 SCHEDULES = [after_the_close, as_folds_begin, before_the_open]
@@ -348,7 +426,8 @@ def first_cause(failures: Iterable[dg.DagsterEvent]) -> str:
 
 @dg.sensor(job=renew, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
 def universe(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Keep the ticker partitions as the settings' file has them now, and fill those of new ones."""
+    """Keep the tickers as the settings have them, fill new ones, and end runs that were killed."""
+    close_killed_runs(context.instance)
     settings = load_settings()
     new = newcomers(context.instance, settings)
     tickers = register_tickers(context.instance, settings)

@@ -104,6 +104,8 @@ def price_signals(
 @dg.asset(
     deps=[
         news_sentiment,
+        # It forecasts the newest sessions, and a forecast says in which fold its session lies.
+        price_signals,
         dg.AssetDep(walk_forward_forecasts, partition_mapping=BY_TICKER),
     ],
     **_SIGNALS,

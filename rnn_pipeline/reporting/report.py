@@ -153,5 +153,8 @@ class Report:
             if len(frame):
                 require(frame, f"report.{name}", columns)
             else:
-                # An empty frame may come without columns: give it those that are asked of it.
-                object.__setattr__(self, name, frame.reindex(columns=list(columns)))
+                # An empty frame may come without columns: give it those that are asked of it, of
+                # the one type that joins with any name.
+                absent = dict.fromkeys(set(columns) - set(frame.columns), "object")
+                told = frame.reindex(columns=list(columns)).astype(absent)
+                object.__setattr__(self, name, told)

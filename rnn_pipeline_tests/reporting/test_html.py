@@ -189,6 +189,18 @@ def test_any_frame_may_be_empty(make_report: MakeReport, fields: tuple[str, ...]
     Page(render_report(make_report(["AAPL"], **dict.fromkeys(fields, pd.DataFrame()))))
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_universe_too_young_for_any_forecast_has_a_report(make_report: MakeReport) -> None:
+    """Frames without rows, some with the columns that a grading without rows gives them."""
+    told = {
+        name: getattr(make_report(["AAPL"]), name).iloc[:0]
+        for name in ("metrics", "metrics_by_ticker", "evidence", "mean_ic", "luck")
+    }
+    without = dict.fromkeys(("alone", "pooled_evidence", "decisions"), pd.DataFrame())
+    page = Page(render_report(make_report(["AAPL"], **told, **without)))
+    assert page.words("h1") == "No forecast has been tested yet, so there is no evidence."
+
+
 def test_a_missing_column_is_named(make_report: MakeReport) -> None:
     incomplete = pd.DataFrame({"ticker": ["AAPL"], "model": ["lstm"], "p_value": 1.0})
     incomplete = incomplete.assign(trials=1, sign_flip_rate=0.0)
