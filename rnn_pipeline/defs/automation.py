@@ -21,11 +21,12 @@ from rnn_pipeline.defs.partitions import (
     range_tags,
     register_tickers,
 )
+from rnn_pipeline.defs.pending import ONLY_NEW
 from rnn_pipeline.defs.resources import MarketResource, WarehouseResource
 from rnn_pipeline.features.folds import open_sessions, walk_forward
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.market.files import FileSource
-from rnn_pipeline.warehouse import Warehouse
+from rnn_pipeline.warehouse import Warehouse, inputs
 
 _SOURCES = ["raw_ohlcv", "raw_news"]
 _FEATURES = ["price_features", "news_sentiment", "model_features"]
@@ -57,7 +58,8 @@ _EVENTS_PER_TICK = 10_000
 
 def _of(*assets: str) -> dg.AssetSelection:
     """Assets with their own checks, those that look at all that is stored left out."""
-    return dg.AssetSelection.assets(*assets) - dg.AssetSelection.checks(*VITALS, no_look_ahead)
+    slow = (no_look_ahead, model_features_as_in_training)
+    return dg.AssetSelection.assets(*assets) - dg.AssetSelection.checks(*VITALS, *slow)
 
 
 refresh = dg.define_asset_job(
@@ -98,11 +100,16 @@ decide = dg.define_asset_job(
 daily = dg.define_asset_job(
     "daily",
     selection=_of(*_SOURCES, *_FEATURES, *_SIGNALS, *_REPORT),
-    description="From new bars and headlines to decisions, with the networks saved by retrain.",
+    tags=ONLY_NEW,
+    description=(
+        "From new bars and headlines to decisions, with the networks saved by retrain; what stands"
+        " is left alone."
+    ),
 )
 react = dg.define_asset_job(
     "react",
     selection=_of(*_FEATURES, *_SIGNALS),
+    tags=ONLY_NEW,
     description="Features to decisions, for the tickers and sessions whose raw data has changed.",
 )
 
@@ -187,9 +194,15 @@ def training_due(store: Warehouse, calendar: SessionCalendar, today: date) -> bo
 
 
 def evening(instance: dg.DagsterInstance, warehouse: WarehouseResource) -> tuple[list[str], date]:
-    """The universe, and the session from which on the evening's run catches up."""
-    since = warehouse.store.last_session() or first_session(SETTINGS)
-    return register_tickers(instance, SETTINGS), since
+    """The universe, and the session from which on the evening's run catches up.
+
+    That is the last one with bars, or with decisions where those stopped earlier: of a run that
+    failed in between, bars are all that is there.
+    """
+    store = warehouse.store
+    since = store.last_session() or first_session(SETTINGS)
+    decided = inputs.last_made(store, "trading_decisions")
+    return register_tickers(instance, SETTINGS), min(since, decided or since)
 
 
 def _no_session(today: date, calendar: SessionCalendar) -> str:

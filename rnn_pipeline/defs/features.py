@@ -14,15 +14,16 @@ from rnn_pipeline.defs.partitions import (
     TICKER_BY_DATE,
     TICKERS,
     first_session,
-    span_of,
     tickers_of,
 )
+from rnn_pipeline.defs.pending import nothing_new, pending
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
 from rnn_pipeline.features import catalogue, model, price, sentiment
 from rnn_pipeline.features.folds import fold_table, open_sessions, walk_forward
 from rnn_pipeline.features.windows import ModelMatrix, fold_status, window_index
 from rnn_pipeline.market.quality import DRIFT_SHARE, check_drift, check_features
 from rnn_pipeline.reporting import plots
+from rnn_pipeline.warehouse import inputs
 
 #: The columns of a window, in their order.
 COLUMNS = model.model_columns(SETTINGS.model.features)
@@ -58,8 +59,11 @@ def price_features(
     Beside them the targets whose outcome these sessions brought: the log return over the horizon
     that ended here.
     """
-    span = span_of(context)
     store = warehouse.store
+    work = pending(context, store, inputs.BARS)
+    if work is None:
+        return nothing_new("price_features_hold")
+    span = work.span
     bars = store.bars_by_era(span.tickers, span.first, span.last, catalogue.WARM_UP)
     rest = sorted(set(store.tickers()) - set(span.tickers))
     others = store.bars_by_era(rest, span.first, span.last, catalogue.UNIVERSE_WARM_UP)
@@ -82,12 +86,13 @@ def price_features(
             target_session=days,
             horizon=SETTINGS.model.horizon,
         )
+        work.done(batch)
     names = [feature.name for feature in price.PRICE_FEATURES]
     warm = rows.dropna(subset=names)
     verdict = check_features(rows, catalogue.BOUNDS, catalogue.in_warm_up(bars))
     show(
         context,
-        distributions=plots.feature_distributions(warm, names),
+        distributions=lambda: plots.feature_distributions(warm, names),
         newest=table(rows.groupby("ticker").tail(1), ["ticker", "session", *names[:8]]),
     )
     return dg.MaterializeResult(
@@ -121,8 +126,12 @@ def news_sentiment(
     from rnn_pipeline.networks.checkpoints import checkpoint_hash
     from rnn_pipeline.networks.sentiment import load_sentiment
 
-    span = span_of(context)
     store = warehouse.store
+    made_by = checkpoint_hash(SENTIMENT_MODEL)
+    work = pending(context, store, inputs.BARS, inputs.HEADLINES, by=made_by)
+    if work is None:
+        return nothing_new()
+    span = work.span
     sessions = store.bars_by_era(span.tickers, span.first, span.last, sentiment.SPAN - 1)
     headlines = store.headlines(
         span.tickers,
@@ -135,12 +144,13 @@ def news_sentiment(
         batch.replace(
             "news_sentiment",
             rows.assign(
-                model_hash=checkpoint_hash(SENTIMENT_MODEL)[:16], run_id=context.run.run_id
+                model_hash=made_by[:16], run_id=context.run.run_id
             ),
             ticker=span.tickers,
             session=(span.first, span.last),
         )
-    show(context, sentiment=plots.sentiment_and_news(rows))
+        work.done(batch)
+    show(context, sentiment=lambda: plots.sentiment_and_news(rows))
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),
@@ -162,13 +172,17 @@ def model_features(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> dg.MaterializeResult:
     """What a network is shown of a session: price features and sentiment side by side."""
-    span = span_of(context)
     store = warehouse.store
+    work = pending(context, store, inputs.made("price_features", "news_sentiment"))
+    if work is None:
+        return nothing_new()
+    span = work.span
     days = {"ticker": span.tickers, "session": (span.first, span.last)}
     prices = store.rows("price_features", **days)
     rows = model.model_features(prices, store.rows("news_sentiment", **days), COLUMNS)
     with store.batch() as batch:
         batch.replace("model_features", rows.assign(run_id=context.run.run_id), **days)
+        work.done(batch)
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),

@@ -11,6 +11,7 @@ import pandas as pd
 from rnn_pipeline.defs.metadata import holds, ranges, show, table
 from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKER_BY_DATE, Span, span_of
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
+from rnn_pipeline.defs.pending import nothing_new, only_new
 from rnn_pipeline.market.commit import replay
 from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.ingest import Ingested, Request, ingest_bars, ingest_headlines
@@ -63,6 +64,11 @@ def _remarks(status: pd.DataFrame) -> list[str]:
     ]
 
 
+def _changed(ledger: list[Ingested]) -> bool:
+    """Whether any row came in."""
+    return any(line.inserted or line.revised for line in ledger)
+
+
 def _request(context: dg.AssetExecutionContext, span: Span) -> Request:
     return Request(span.tickers, span.first, span.last, context.run.run_id)
 
@@ -108,14 +114,17 @@ def raw_ohlcv(
         _request(context, span),
         context.log.info,
     )
+    status = store.rows("ticker_status", ticker=span.tickers)
+    complete = _complete("raw_ohlcv", ledger, _remarks(status))
+    if only_new(context) and not _changed(ledger):
+        return nothing_new("raw_ohlcv_holds", also=[complete], **_counts(ledger))
     bars = store.bars(span.tickers, span.first, span.last)
     sessions = calendar.sessions(span.first, span.last)
     judged = bars[bars["provenance"] != "released"]
     verdict = check_bars(judged, sessions, calendar.closes(sessions), datetime.now(UTC))
-    status = store.rows("ticker_status", ticker=span.tickers)
     show(
         context,
-        coverage=plots.coverage(bars),
+        coverage=lambda: plots.coverage(bars),
         ledger=table(_lines(ledger)),
         status=table(status),
     )
@@ -123,7 +132,7 @@ def raw_ohlcv(
         metadata={**ranges(bars), **_counts(ledger)},
         check_results=[
             holds("raw_ohlcv_holds", verdict),
-            _complete("raw_ohlcv", ledger, _remarks(status)),
+            complete,
         ],
     )
 
@@ -155,6 +164,9 @@ def raw_news(
             store, warehouse.payloads, source, _request(context, span), context.log.info
         )
     ]
+    complete = _complete("raw_news", ledger)
+    if only_new(context) and not _changed(ledger):
+        return nothing_new("raw_news_holds", also=[complete], **_counts(ledger))
     headlines = store.headlines(
         span.tickers,
         pd.Timestamp(span.first, tz="UTC"),
@@ -166,13 +178,13 @@ def raw_news(
     newest = headlines.sort_values("usable_at").tail(8)
     show(
         context,
-        coverage=plots.coverage(headlines),
+        coverage=lambda: plots.coverage(headlines),
         newest=table(newest, ["ticker", "published_at", "title", "provider"]),
         ledger=table(_lines(ledger)),
     )
     return dg.MaterializeResult(
         metadata={**ranges(headlines), **_counts(ledger)},
-        check_results=[holds("raw_news_holds", verdict), _complete("raw_news", ledger)],
+        check_results=[holds("raw_news_holds", verdict), complete],
     )
 
 
