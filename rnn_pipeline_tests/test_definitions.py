@@ -39,7 +39,7 @@ GRAPH = {
         *("baseline_forecasts", "news_sentiment"),
     },
     "price_signals": {"model_features", "walk_forward_forecasts"},
-    "sentiment_signals": {"news_sentiment", "walk_forward_forecasts"},
+    "sentiment_signals": {"news_sentiment", "price_signals", "walk_forward_forecasts"},
     "trading_signals": {"price_signals", "sentiment_signals"},
     "trading_decisions": {"trading_signals", "price_features"},
     "walk_forward_report": {"walk_forward_forecasts", "trading_decisions"},

@@ -24,6 +24,7 @@ from rnn_pipeline.features.windows import ModelMatrix, fold_status, window_index
 from rnn_pipeline.market.quality import DRIFT_SHARE, check_drift, check_features
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.warehouse import inputs
+from rnn_pipeline.warehouse.files import sha256_of
 
 #: The columns of a window, in their order.
 COLUMNS = model.model_columns(SETTINGS.model.features)
@@ -123,14 +124,14 @@ def news_sentiment(
     A headline published after the close belongs to the next session; a session without headlines is
     a row with sentiment 0.
     """
-    from rnn_pipeline.networks.checkpoints import checkpoint_hash
-    from rnn_pipeline.networks.sentiment import load_sentiment
-
     store = warehouse.store
-    made_by = checkpoint_hash(SENTIMENT_MODEL)
-    work = pending(context, store, inputs.BARS, inputs.HEADLINES, by=made_by)
+    network = sha256_of(SENTIMENT_MODEL)
+    work = pending(context, store, inputs.BARS, inputs.HEADLINES, by=network)
     if work is None:
         return nothing_new()
+
+    from rnn_pipeline.networks.sentiment import load_sentiment
+
     span = work.span
     sessions = store.bars_by_era(span.tickers, span.first, span.last, sentiment.SPAN - 1)
     headlines = store.headlines(
@@ -144,7 +145,7 @@ def news_sentiment(
         batch.replace(
             "news_sentiment",
             rows.assign(
-                model_hash=made_by[:16], run_id=context.run.run_id
+                model_hash=network[:16], run_id=context.run.run_id
             ),
             ticker=span.tickers,
             session=(span.first, span.last),
