@@ -26,7 +26,11 @@ import torch
 from rnn_pipeline.features.folds import walk_forward
 from rnn_pipeline.features.windows import FoldData, ModelMatrix, fold_datasets, window_index
 from rnn_pipeline.networks.fleet import Compute
-from rnn_pipeline.networks.walk_forward import train_walk_forward, walk_forward_forecasts
+from rnn_pipeline.networks.walk_forward import (
+    Forecaster,
+    train_walk_forward,
+    walk_forward_forecasts,
+)
 from rnn_pipeline.settings import FoldSpec, NetworkSpec, TrainingSpec
 
 RESULTS = Path(__file__).parent / "results" / "warm_start.json"
@@ -67,7 +71,8 @@ def measure(
     data: list[FoldData], rows: pd.DataFrame, cell: str, warm_epochs: int | None
 ) -> dict[str, Any]:
     begun = time.process_time()
-    fitted, networks = train_walk_forward(
+    made: list[Forecaster] = []
+    networks = train_walk_forward(
         cell,
         COLUMNS,
         data,
@@ -75,11 +80,12 @@ def measure(
         TrainingSpec(),
         seeds=(0, 1, 2),
         compute=Compute(torch.device("cpu"), backend="cpu"),
-        known={},
+        networks={},
+        on_complete=made.extend,
         warm_epochs=warm_epochs,
     )
     taken = time.process_time() - begun
-    forecasts = walk_forward_forecasts(data, [fitted])
+    forecasts = walk_forward_forecasts(data, [{one.ticker: one for one in made}])
     mean = forecasts.groupby(["ticker", "session"], as_index=False)["forecast"].mean()
     both = mean.merge(rows[["ticker", "session", "target"]]).dropna()
     error = ((both["forecast"] - both["target"]) ** 2).mean()
@@ -89,7 +95,7 @@ def measure(
         "cell": cell,
         "warm_epochs": warm_epochs,
         "networks": networks,
-        "epochs": sum(len(forecaster.history) for forecaster in fitted.values()),
+        "epochs": sum(len(forecaster.history) for forecaster in made),
         "processor_s": taken,
         "information_coefficient": float(ics.mean()),
         "squared_error_to_variance": float(error / both["target"].var(ddof=0)),

@@ -101,7 +101,7 @@ class Stages:
     model_features: Callable[[Frame, Frame, Sequence[str]], Frame] = model_features
     folds: Callable[..., tuple[Fold, ...]] = walk_forward
     fold_datasets: Callable[..., Iterable[FoldData]] = fold_datasets
-    forecasters: Callable[..., tuple[dict[str, Forecaster], int]] = train_walk_forward
+    forecasters: Callable[..., int] = train_walk_forward
     baselines: Callable[..., tuple[Frame, int]] = walk_forward_baselines
     forecasts: Callable[..., Frame] = walk_forward_forecasts
     evidence: Callable[[Frame, Frame, Frame], Frame] = walk_forward_evidence
@@ -177,8 +177,10 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
     # A GPU has rounding of its own.
     backend = "auto" if settings.compute.backend == "gpu" else settings.compute.backend
     compute = Compute(torch.device("cpu"), backend, memory_gb=settings.compute.memory_gb)
-    fitted = {
-        name: stages.forecasters(
+    fitted: dict[str, dict[str, Forecaster]] = {}
+    for name, network in model.networks.items():
+        made: list[Forecaster] = []
+        stages.forecasters(
             name,
             columns,
             datasets,
@@ -186,11 +188,11 @@ def _run(store: Warehouse, settings: Settings, stages: Stages) -> dict[str, Fram
             model.training,
             model.seeds,
             compute,
-            known={},
+            networks={},
+            on_complete=made.extend,
             warm_epochs=model.warm_epochs,
-        )[0]
-        for name, network in model.networks.items()
-    }
+        )
+        fitted[name] = {one.ticker: one for one in sorted(made, key=lambda one: one.ticker)}
     baselines = stamped(stages.baselines(datasets, outcomes)[0], shown, model.horizon)
     forecasts = stamped(stages.forecasts(datasets, list(fitted.values())), shown, model.horizon)
     with store.batch() as batch:

@@ -63,7 +63,11 @@ def trained():
 
     def train(name, size):
         network = NetworkSpec(cell="gru", hidden_sizes=(size,))
-        return train_walk_forward(name, COLUMNS, data, network, spec, [0], compute, {})[0]
+        made = []
+        train_walk_forward(
+            name, COLUMNS, data, network, spec, [0], compute, networks={}, on_complete=made.extend
+        )
+        return {forecaster.ticker: forecaster for forecaster in made}
 
     return {"own": train("lstm", 3), "other": train("lstm@other", 5)}
 

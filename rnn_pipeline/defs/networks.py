@@ -128,11 +128,14 @@ def forecaster(slot: str, network: NetworkSpec) -> dg.AssetsDefinition:
         compute: ComputeResource,
     ) -> dg.MaterializeResult:
         from rnn_pipeline.networks.pooled import EVERYONE
-        from rnn_pipeline.networks.walk_forward import Unfinished, by_recipe, train_walk_forward
+        from rnn_pipeline.networks.walk_forward import StoredNetworks, train_walk_forward
 
         tickers = _all_tickers(context) if network.pooled else tickers_of(context)
         model = asked_recipes(warehouse.store)[slot].model
-        unfinished = Unfinished(SETTINGS.checkpoint_dir / model / "unfinished")
+        networks = StoredNetworks(
+            SETTINGS.checkpoint_dir / model / "unfinished",
+            filter(Path.exists, (checkpoint_path(model, ticker) for ticker in tickers)),
+        )
         written = [_NO_CHECKPOINT]
         histories = [_NO_HISTORY]
 
@@ -145,7 +148,7 @@ def forecaster(slot: str, network: NetworkSpec) -> dg.AssetsDefinition:
                 batch.replace("checkpoints", written[-1], ticker=own, model=model)
                 batch.replace("training_history", histories[-1], ticker=own, model=model)
 
-        fitted, trained = train_walk_forward(
+        trained = train_walk_forward(
             model,
             COLUMNS,
             read_fold_datasets(warehouse, market, tickers),
@@ -153,19 +156,18 @@ def forecaster(slot: str, network: NetworkSpec) -> dg.AssetsDefinition:
             SETTINGS.model.training,
             SETTINGS.model.seeds,
             compute.fleet(),
-            by_recipe(load_forecasters(model, tickers).values()) | unfinished.load(),
+            networks,
+            keep,
             warm_epochs=SETTINGS.model.warm_epochs,
             log_dir=compute.log_dir,
-            on_trained=unfinished.add,
-            on_complete=keep,
             tell=lambda line: context.log.info(f"{model}: {line}"),
         )
-        unfinished.forget([EVERYONE] if network.pooled else tickers)
-        left_out = sorted(set(tickers) - set(fitted))
+        networks.forget([EVERYONE] if network.pooled else tickers)
+        checkpoints = pd.concat(written, ignore_index=True)
+        left_out = sorted(set(tickers) - set(checkpoints["ticker"]))
         with warehouse.store.batch() as batch:
             batch.replace("checkpoints", _NO_CHECKPOINT, ticker=left_out, model=model)
             batch.replace("training_history", _NO_HISTORY, ticker=left_out, model=model)
-        checkpoints = pd.concat(written, ignore_index=True)
         show(
             context,
             loss_curves=plots.loss_curves(pd.concat(histories, ignore_index=True)),

@@ -112,6 +112,10 @@ def n_weights(member: Member) -> int:
     return recurrent + (widths[-1] + 1) * member.n_outputs + told * len(member.tickers)
 
 
+_OBJECTS = 2**15
+"""Bytes that a member and its result take beside their arrays: measured with a thousand."""
+
+
 def member_bytes(member: Member) -> int:
     """Memory that a member of a chunk takes, about: its data, while it waits, and its result.
 
@@ -120,7 +124,7 @@ def member_bytes(member: Member) -> int:
     """
     data = (member.inputs, member.targets, member.train_ends, member.val_ends)
     weights = 4 * n_weights(member)
-    return sum(array.nbytes for array in data) + weights + 16 * member.training.epochs
+    return sum(array.nbytes for array in data) + weights + 16 * member.training.epochs + _OBJECTS
 
 
 def load(name: Backend, compute: Compute, workers: int) -> Train:

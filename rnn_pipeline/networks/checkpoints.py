@@ -176,6 +176,16 @@ def load_metadata(path: Path) -> dict[str, Any]:
         return _header(path, file)["metadata"]
 
 
+def load_keys(path: Path) -> list[str]:
+    """Read which networks a file holds; no weights are read.
+
+    Raises:
+        ValueError: the file is missing, damaged or of another format.
+    """
+    with _opened(path) as file:
+        return [key for key, _group, _row in _header(path, file)["networks"]]
+
+
 def checkpoint_hash(path: Path) -> str:
     """SHA-256 of the whole file, in hexadecimal.
 

@@ -1,7 +1,7 @@
 """Many forecasters trained together, each as if it were alone.
 
 A *member* is one small network with its data and its seed. Everything that trains forecasters goes
-through :func:`train_members`; what becomes of a member depends on nothing else in the fleet, nor on
+through :func:`train_each`; what becomes of a member depends on nothing else in the fleet, nor on
 how the fleet is cut into chunks. :mod:`~rnn_pipeline.networks.backends` decides who does the work.
 """
 
@@ -214,52 +214,59 @@ def windows_of(inputs: Tensor, lookback: int) -> Tensor:
 
 
 def train_members(
+    members: Iterable[Member], compute: Compute, *, progress: Progress | None = None
+) -> list[TrainedMember]:
+    """Train forecasters and return them in their order, all in memory; see :func:`train_each`."""
+    trained: dict[int, TrainedMember] = {}
+    train_each(members, compute, trained.update, progress=progress)
+    return [trained[place] for place in range(len(trained))]
+
+
+def train_each(
     members: Iterable[Member],
     compute: Compute,
+    on_trained: Callable[[Mapping[int, TrainedMember]], None],
     *,
-    on_trained: Callable[[Mapping[int, TrainedMember]], None] = lambda _trained: None,
     progress: Progress | None = None,
-) -> list[TrainedMember]:
-    """Train forecasters; what becomes of one depends on nothing else in the list.
+) -> None:
+    """Train forecasters and hand them over; what becomes of one depends on nothing else there.
 
     Members are taken from the iterable as memory allows, a chunk at a time, grouped by
     architecture, and trained by one backend per architecture. On a CPU as many are trained at once
-    as torch may use threads (``torch.get_num_threads()``), each on one thread.
+    as torch may use threads (``torch.get_num_threads()``), each on one thread. Nothing is kept of
+    what was handed over.
 
     Args:
         members: what to train; an iterator need not hold their data before it is asked for it.
         compute: where and how.
         on_trained: called in this thread with the members trained since the last call, by their
-            places in the list: after every chunk, before an error leaves, and every
+            places in the iterable: after every chunk, before an error leaves, and every
             ``HAND_OVER_S`` seconds or so where a backend trains members one after another.
         progress: told how far it is.
-
-    Returns:
-        The trained members, in the order of ``members``.
 
     Raises:
         ValueError: a member's training failed; the message names its key. Or a backend was asked
             for that cannot run here; the message says why.
     """
-    trained: dict[int, TrainedMember] = {}
+    first = 0
     for chunk in _chunks(members, compute):
-        _train_chunk(chunk, compute, trained, on_trained, progress)
+        _train_chunk(chunk, first, compute, on_trained, progress)
+        first += len(chunk)
         chunk.clear()  # or its data would still be there while the next chunk's is made
-    return [trained[place] for place in range(len(trained))]
 
 
 def _train_chunk(
     chunk: Sequence[Member],
+    first: int,
     compute: Compute,
-    trained: dict[int, TrainedMember],
     on_trained: Callable[[Mapping[int, TrainedMember]], None],
     progress: Progress | None,
 ) -> None:
-    """Train what follows on the members that are trained already, a group at a time."""
+    """Train the members from place ``first`` on, a group at a time."""
     groups: dict[object, list[int]] = {}
     for number, member in enumerate(chunk):
         groups.setdefault(architecture(member), []).append(number)
-    first, workers = len(trained), torch.get_num_threads()
+    workers = torch.get_num_threads()
     for numbers in groups.values():
         group = [chunk[number] for number in numbers]
         name = choose(group, compute, workers, progress.tell if progress else _log.info)
@@ -267,7 +274,7 @@ def _train_chunk(
         if progress is not None:
             progress.begin()
         places = [first + number for number in numbers]
-        with _HandOver(places, trained, on_trained, progress) as hand_over:
+        with _HandOver(places, on_trained, progress) as hand_over:
             train(group, on_trained=hand_over.take)
 
 
@@ -277,12 +284,10 @@ class _HandOver:
     def __init__(
         self,
         places: list[int],
-        trained: dict[int, TrainedMember],
         on_trained: Callable[[Mapping[int, TrainedMember]], None],
         progress: Progress | None,
     ) -> None:
         self.places = places
-        self.trained = trained
         self.on_trained = on_trained
         self.progress = progress
         self.waiting: dict[int, TrainedMember] = {}
@@ -297,7 +302,6 @@ class _HandOver:
     def pass_on(self) -> None:
         """Hand over what is there."""
         ready, self.waiting = self.waiting, {}
-        self.trained |= ready
         if ready:
             self.on_trained(ready)
             if self.progress is not None:

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ import pandas as pd
 from rnn_pipeline.features.windows import FoldData, ModelMatrix, Scaler
 from rnn_pipeline.networks.checkpoints import (
     code_version,
+    load_keys,
     load_members,
     load_metadata,
     save_members,
@@ -33,7 +34,7 @@ from rnn_pipeline.networks.fleet import (
     Member,
     Progress,
     TrainedMember,
-    train_members,
+    train_each,
 )
 from rnn_pipeline.networks.inference import predict_members
 from rnn_pipeline.networks.pooled import PooledFold, for_ticker, pooled, starting_from
@@ -42,6 +43,9 @@ from rnn_pipeline.networks.training import learning_rates
 
 if TYPE_CHECKING:
     from rnn_pipeline.settings import NetworkSpec, TrainingSpec
+
+TOGETHER = 256
+"""Networks of complete forecasters that are handed over in one go, or somewhat more."""
 
 FORECASTS = ("ticker", "session", "fold", "model", "seed", "forecast", "model_hash")
 
@@ -339,6 +343,19 @@ class _Job:
     """The job whose network this one starts from."""
 
 
+class Networks(Protocol):
+    """Networks by recipe, the hash of all that training can see: a dictionary, or files."""
+
+    def __contains__(self, recipe: object, /) -> bool:
+        """Whether it is there."""
+
+    def __getitem__(self, recipe: str, /) -> TrainedMember:
+        """One of them."""
+
+    def update(self, networks: Mapping[str, TrainedMember], /) -> None:
+        """Add networks."""
+
+
 def train_walk_forward(
     model: str,
     columns: Sequence[str],
@@ -347,18 +364,18 @@ def train_walk_forward(
     training: TrainingSpec,
     seeds: Sequence[int],
     compute: Compute,
-    known: Mapping[str, TrainedMember],
+    networks: Networks,
+    on_complete: Callable[[Sequence[Forecaster]], None],
     *,
     warm_epochs: int | None = None,
     log_dir: Path | None = None,
-    on_trained: Callable[[Mapping[str, TrainedMember]], None] = lambda _trained: None,
-    on_complete: Callable[[Sequence[Forecaster]], None] = lambda _forecasters: None,
     tell: Callable[[str], None] = lambda _line: None,
-) -> tuple[dict[str, Forecaster], int]:
+) -> int:
     """Train one model on every ticker, fold and seed that is not known already.
 
     A ticker without a test window in a fold gets no network there; a pooled network learns from it
-    nevertheless.
+    nevertheless. Memory holds what ``compute.memory_gb`` allows of members and their results, and
+    ``TOGETHER`` networks or so of forecasters that are complete: others wait in ``networks``.
 
     Args:
         model: its name.
@@ -368,18 +385,17 @@ def train_walk_forward(
         training: how it learns.
         seeds: one network per seed.
         compute: where and how.
-        known: networks of earlier runs by recipe, the hash of all that training can see.
+        networks: where those of earlier runs are found; those trained now are added while they
+            wait for the rest of their forecaster, so that a kill loses none of them.
+        on_complete: called with forecasters as soon as all their networks are there.
         warm_epochs: train a ticker's second and later folds for so many epochs, from the weights of
             the fold before; a recipe then holds the recipe of that fold.
         log_dir: where TensorBoard finds the networks trained now, by ticker, model, fold and seed;
             empty: it is not wanted.
-        on_complete: called with forecasters as soon as all their networks are there.
-        on_trained: called with the other networks by recipe as they are trained, so that a kill
-            loses none of them.
         tell: takes lines of progress.
 
     Returns:
-        The forecaster of each ticker, and how many networks were trained now.
+        How many networks were trained now.
     """
     shared = json.dumps(
         [
@@ -406,28 +422,28 @@ def train_walk_forward(
             key = f"{data.ticker}/{model}/{data.fold}/{seed}"
             own.append(_Job(key, data, seed, recipe, before))
 
-    networks = {
-        job.recipe: known[job.recipe] for own in jobs.values() for job in own if job.recipe in known
-    }
-    missing = [job for own in jobs.values() for job in own if job.recipe not in networks]
-    waiting = dict(jobs)
-    fitted: dict[str, Forecaster] = {}
+    every = [job for own in jobs.values() for job in own]
+    there = {job.recipe for job in every if job.recipe in networks}
+    missing = [job for job in every if job.recipe not in there]
 
-    def complete() -> None:
-        """Put together the forecasters whose networks are all there."""
-        ready = [
-            owner for owner, own in waiting.items() if all(job.recipe in networks for job in own)
-        ]
-        made = [
-            forecaster
-            for owner in ready
-            for forecaster in _forecasters(model, columns, waiting.pop(owner), networks)
-        ]
-        fitted.update({forecaster.ticker: forecaster for forecaster in made})
+    def complete(fresh: Mapping[str, TrainedMember]) -> None:
+        """Put together the forecasters whose networks are all there, some at a time."""
+        made: list[Forecaster] = []
+        ready = [owner for owner, own in jobs.items() if all(job.recipe in there for job in own)]
+        for owner in ready:
+            own = jobs.pop(owner)
+            found = {
+                job.recipe: fresh[job.recipe] if job.recipe in fresh else networks[job.recipe]
+                for job in own
+            }
+            made += _forecasters(model, columns, own, found)
+            if sum(len(forecaster.members) for forecaster in made) >= TOGETHER:
+                on_complete(made)
+                made = []
         if made:
             on_complete(made)
 
-    complete()
+    complete({})
     progress = Progress(len(missing), tell)
     for wave in _waves(missing):
         spec = training
@@ -441,26 +457,24 @@ def train_walk_forward(
             spec: TrainingSpec = spec,
         ) -> None:
             fresh = {wave[place].recipe: member for place, member in trained.items()}
-            networks.update(fresh)
-            complete()
-            owners = {wave[place].recipe: wave[place].data.ticker for place in trained}
-            on_trained({r: member for r, member in fresh.items() if owners[r] in waiting})
+            there.update(fresh)
+            complete(fresh)
+            waited_for = {job.recipe for own in jobs.values() for job in own}
+            networks.update({r: member for r, member in fresh.items() if r in waited_for})
             if log_dir is not None:
                 for place, member in trained.items():
                     rates = learning_rates(spec, len(wave[place].data.train_ends))
                     log_history(log_dir / wave[place].key, member.history, rates)
 
-        train_members(
-            _members(wave, network, spec, networks), compute, on_trained=take, progress=progress
-        )
-    return dict(sorted(fitted.items())), len(missing)
+        train_each(_members(wave, network, spec, networks), compute, take, progress=progress)
+    return len(missing)
 
 
 def _members(
     jobs: Iterable[_Job],
     network: NetworkSpec,
     training: TrainingSpec,
-    networks: Mapping[str, TrainedMember],
+    networks: Networks,
 ) -> Iterator[Member]:
     """What to train, made as it is asked for; jobs of the same data follow each other."""
     for data, own in itertools.groupby(jobs, lambda job: job.data):
@@ -527,45 +541,56 @@ def _forecasters(
     return made
 
 
-def by_recipe(forecasters: Iterable[Forecaster]) -> dict[str, TrainedMember]:
-    """The networks of forecasters under the hashes of what they were trained from and how."""
-    return {
-        forecaster.recipes[place]: member
-        for forecaster in forecasters
-        for place, member in forecaster.members.items()
-    }
+class StoredNetworks:
+    """Networks by recipe in files, each read when it is asked for.
 
-
-class Unfinished:
-    """Networks of trainings that have not ended, in files of one hand-over each.
-
-    A forecaster's own file is written when all its networks are there. Until then they lie here
-    under their recipes, and a training that was killed finds them again.
+    A forecaster's own file is written when all its networks are there. Until then they lie in files
+    of one hand-over each, and a training that was killed finds them again.
 
     Args:
-        folder: for the files of one model.
+        unfinished: folder for the networks of one model that wait for the rest of their forecaster.
+        complete: files of forecasters.
+
+    Raises:
+        ValueError: a file is missing or damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, unfinished: Path, complete: Iterable[Path] = ()) -> None:
+        self.unfinished = unfinished
+        self._places = {
+            entry["recipe"]: (path, entry["key"])
+            for path in complete
+            for entry in load_metadata(path)["members"]
+        }
+        for path in self._files():
+            self._places |= {recipe: (path, recipe) for recipe in load_keys(path)}
 
-    def add(self, networks: Mapping[str, TrainedMember]) -> None:
-        """Keep networks by recipe."""
+    def __contains__(self, recipe: object, /) -> bool:
+        """Whether a file holds it."""
+        return recipe in self._places
+
+    def __getitem__(self, recipe: str, /) -> TrainedMember:
+        """Read a network.
+
+        Raises:
+            KeyError: no file holds it.
+            ValueError: the file is damaged.
+        """
+        path, key = self._places[recipe]
+        (member,) = load_members(path, [key])
+        return member
+
+    def update(self, networks: Mapping[str, TrainedMember], /) -> None:
+        """Write networks that wait for the rest of their forecaster to one file."""
         if networks:
+            path = self.unfinished / f"{uuid.uuid4().hex}.safetensors"
             tickers = {member.key.partition("/")[0] for member in networks.values()}
             save_members(
-                self.folder / f"{uuid.uuid4().hex}.safetensors",
+                path,
                 [replace(member, key=recipe) for recipe, member in networks.items()],
                 {"tickers": sorted(tickers)},
             )
-
-    def load(self) -> dict[str, TrainedMember]:
-        """All networks by recipe.
-
-        Raises:
-            ValueError: a file is damaged.
-        """
-        return {member.key: member for path in self._files() for member in load_members(path)}
+            self._places |= {recipe: (path, recipe) for recipe in networks}
 
     def forget(self, tickers: Collection[str]) -> None:
         """Drop the files that hold networks of these tickers alone: their training has ended."""
@@ -574,7 +599,7 @@ class Unfinished:
                 path.unlink()
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.safetensors"))
+        return sorted(self.unfinished.glob("*.safetensors"))
 
 
 def walk_forward_forecasts(

@@ -18,6 +18,7 @@ from rnn_pipeline.networks.fleet import (
     Member,
     Progress,
     TrainedMember,
+    train_each,
     train_members,
     windows_of,
 )
@@ -265,13 +266,14 @@ def test_a_small_budget_cuts_chunks_and_changes_no_bit(backend: Backend) -> None
 
     handed_over: list[Mapping[int, TrainedMember]] = []
     budget = 2.5 * member_bytes(MIXED[0]) / 2**30
-    cut = train_members(stream(), replace(compute, memory_gb=budget), on_trained=handed_over.append)
+    train_each(stream(), replace(compute, memory_gb=budget), handed_over.append)
     assert most == 3  # a full chunk and the member that no longer fits
     assert len(handed_over) >= 3
     assert sorted(place for part in handed_over for place in part) == list(range(6))
-    for one, other in zip(whole, cut, strict=True):
-        assert same_weights(one, other)
-        assert one.history == other.history
+    cut = dict(item for part in handed_over for item in part.items())
+    for place, one in enumerate(whole):
+        assert same_weights(one, cut[place])
+        assert one.history == cut[place].history
 
 
 def test_a_member_starts_from_the_weights_it_is_given() -> None:
@@ -289,7 +291,7 @@ def test_what_was_trained_before_a_failure_is_handed_over() -> None:
     spoilt.inputs[50] = np.nan
     kept: dict[int, TrainedMember] = {}
     with pytest.raises(ValueError, match="'spoilt'"):
-        train_members([MIXED[0], spoilt], REFERENCE, on_trained=kept.update)
+        train_each([MIXED[0], spoilt], REFERENCE, kept.update)
     assert list(kept) == [0]
     assert same_weights(kept[0], train(MIXED[0]))
 
@@ -318,9 +320,8 @@ def test_reports_each_member_in_the_callers_thread() -> None:
         reported.update(trained)
         threads.add(threading.get_ident())
 
-    trained = train_members(iter(members), REFERENCE, on_trained=on_trained)
-    assert [reported[place] for place in range(4)] == trained
-    assert [t.key for t in trained] == list("abcd")
+    train_each(iter(members), REFERENCE, on_trained)
+    assert [reported[place].key for place in range(4)] == list("abcd")
     assert threads == {threading.get_ident()}
     assert train_members([], REFERENCE) == []
 

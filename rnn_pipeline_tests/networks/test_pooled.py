@@ -8,21 +8,20 @@ from pandas.testing import assert_frame_equal
 from pydantic import ValidationError
 
 from rnn_pipeline.features.windows import FoldData, gather
-from rnn_pipeline.networks.checkpoints import weights_hash
+from rnn_pipeline.networks.checkpoints import load_keys, weights_hash
 from rnn_pipeline.networks.fleet import Compute, train_members
 from rnn_pipeline.networks.pooled import PooledFold, for_ticker, pooled, starting_from
 from rnn_pipeline.networks.recurrent import TickerForecaster
 from rnn_pipeline.networks.walk_forward import (
     Forecaster,
-    Unfinished,
-    by_recipe,
-    train_walk_forward,
+    StoredNetworks,
     walk_forward_forecasts,
 )
 from rnn_pipeline.settings import NetworkSpec, TrainingSpec
 
 from .members import CPU, LOOKBACK, REFERENCE, make_member
-from .test_walk_forward import COLUMNS, TICKERS, datasets
+from .test_walk_forward import TICKERS, by_recipe, datasets
+from .test_walk_forward import train as train_forecasters
 
 PLAIN = NetworkSpec(cell="lstm", hidden_sizes=(4,), pooled=True, dropout=0.1)
 TOLD = PLAIN.model_copy(update={"ticker_embedding": 2})
@@ -31,8 +30,8 @@ TRAINING = TrainingSpec(epochs=1, batch_size=128, patience=None, learning_rate=0
 
 
 def train(data, network, known=None, **changes):
-    arguments = {"training": TRAINING, "seeds": (0,), "compute": REFERENCE} | changes
-    return train_walk_forward("pool", COLUMNS, data, network, known=known or {}, **arguments)
+    arguments = {"training": TRAINING, "seeds": (0,), "model": "pool"} | changes
+    return train_forecasters(data, known, network=network, **arguments)
 
 
 def hashes(fitted):
@@ -187,15 +186,16 @@ def test_pooled_networks_are_kept_and_only_new_folds_train(network, tmp_path) ->
 
 
 def test_unfinished_pooled_networks_are_kept_until_their_forecasters_are(tmp_path) -> None:
-    unfinished = Unfinished(tmp_path)
-    complete: list[Forecaster] = []
-    train(datasets(), TOLD, on_trained=unfinished.add, on_complete=complete.extend, warm_epochs=1)
-    assert [forecaster.ticker for forecaster in complete] == list(TICKERS)
-    assert len(unfinished.load()) == 2, "two folds were there before the third"
+    unfinished = StoredNetworks(tmp_path)
+    fitted, _ = train(datasets(), TOLD, networks=unfinished, warm_epochs=1)
+    assert list(fitted) == list(TICKERS)
+    waited = [load_keys(path) for path in tmp_path.iterdir()]
+    assert len(waited) == 2, "two folds were there before the third"
+    assert {key for (key,) in waited} < set(by_recipe(fitted.values()))
     unfinished.forget(TICKERS)
-    assert len(unfinished.load()) == 2
+    assert len(list(tmp_path.iterdir())) == 2
     unfinished.forget(["all"])
-    assert unfinished.load() == {}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_warm_fold_starts_from_the_vectors_of_the_fold_before() -> None:

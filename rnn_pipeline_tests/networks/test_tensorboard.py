@@ -6,10 +6,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rnn_pipeline.networks.tensorboard import log_history
 from rnn_pipeline.networks.training import History, learning_rates
-from rnn_pipeline.networks.walk_forward import by_recipe
 from rnn_pipeline.settings import TrainingSpec
 
-from .test_walk_forward import datasets, train
+from .test_walk_forward import by_recipe, datasets, train
 
 HISTORY = History([0.9, 0.5, 0.4], [1.0, 0.75, 0.875], 1)
 RATES = learning_rates(TrainingSpec(epochs=5, batch_size=4, schedule="cosine"), 10)

@@ -2,8 +2,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,7 @@ from rnn_pipeline.networks.checkpoints import weights_hash
 from rnn_pipeline.networks.fleet import TrainedMember, train_members
 from rnn_pipeline.networks.walk_forward import (
     Forecaster,
-    Unfinished,
-    by_recipe,
+    StoredNetworks,
     train_walk_forward,
     walk_forward_forecasts,
 )
@@ -54,10 +55,22 @@ def datasets(sessions: int = 265, tickers: Sequence[str] = TICKERS) -> list[Fold
 def train(
     data: Sequence[FoldData], known: Mapping[str, TrainedMember] | None = None, **changes: Any
 ) -> tuple[dict[str, Forecaster], int]:
-    arguments: dict[str, Any] = {"training": TRAINING, "seeds": SEEDS} | changes
-    return train_walk_forward(
-        "lstm", COLUMNS, data, NETWORK, compute=REFERENCE, known=known or {}, **arguments
-    )
+    """The forecasters by ticker, and how many networks were trained."""
+    arguments: dict[str, Any] = {"training": TRAINING, "seeds": SEEDS, "compute": REFERENCE}
+    arguments |= {"model": "lstm", "network": NETWORK, "networks": dict(known or {})}
+    complete: list[Forecaster] = []
+    arguments |= {"on_complete": complete.extend} | changes
+    trained = train_walk_forward(columns=COLUMNS, datasets=data, **arguments)
+    return {forecaster.ticker: forecaster for forecaster in complete}, trained
+
+
+def by_recipe(forecasters: Iterable[Forecaster]) -> dict[str, TrainedMember]:
+    """Their networks, under the hashes of what they were trained from and how."""
+    return {
+        forecaster.recipes[place]: member
+        for forecaster in forecasters
+        for place, member in forecaster.members.items()
+    }
 
 
 def hashes(fitted: Mapping[str, Forecaster]) -> dict[str, str]:
@@ -83,13 +96,11 @@ def test_a_new_fold_trains_alone_and_old_ones_are_as_they_were() -> None:
 
 def test_forecasters_are_complete_as_soon_as_their_networks_are() -> None:
     told: list[str] = []
-    complete: list[Forecaster] = []
     known = by_recipe(train(datasets(tickers=["IBM"]))[0].values())
     # The noise of a ticker follows from its place in the list.
     data = [*datasets(tickers=["IBM"]), *datasets(tickers=["IBM", "MSFT"])[3:]]
-    fitted, trained = train(data, known, on_complete=complete.extend, tell=told.append)
-    assert [forecaster.ticker for forecaster in complete] == ["IBM", "MSFT"]
-    assert list(fitted.values()) == complete
+    fitted, trained = train(data, known, tell=told.append)
+    assert list(fitted) == ["IBM", "MSFT"]
     assert trained == 6
     assert told[-1].startswith("6 networks trained in")
 
@@ -135,24 +146,27 @@ def test_a_warm_recipe_holds_the_folds_before_it() -> None:
     assert hashes(grown).items() > hashes(warm).items()
 
 
+class Killed(StoredNetworks):
+    """Dies when it was handed eight networks."""
+
+    handed = 0
+
+    def update(self, networks: Mapping[str, TrainedMember], /) -> None:
+        super().update(networks)
+        self.handed += len(networks)
+        if self.handed == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def save(folder: Path, complete: Sequence[Forecaster]) -> None:
+    for forecaster in complete:
+        forecaster.save(folder / f"{forecaster.ticker}.safetensors", {})
+
+
 def kill_in_training(folder: Path) -> None:
     """Train as the assets do, handing over one network at a time, and die on the way."""
     fleet.HAND_OVER_S = 0.0
-    unfinished = Unfinished(folder / "unfinished")
-    networks = 0
-
-    def save(complete: Sequence[Forecaster]) -> None:
-        for forecaster in complete:
-            forecaster.save(folder / f"{forecaster.ticker}.safetensors", {})
-
-    def keep(trained: Mapping[str, TrainedMember]) -> None:
-        nonlocal networks
-        unfinished.add(trained)
-        networks += len(trained)
-        if networks == 8:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train(datasets(), on_complete=save, on_trained=keep)
+    train(datasets(), networks=Killed(folder / "unfinished"), on_complete=partial(save, folder))
 
 
 def test_a_kill_loses_nothing_that_was_handed_over(tmp_path: Path) -> None:
@@ -162,28 +176,58 @@ def test_a_kill_loses_nothing_that_was_handed_over(tmp_path: Path) -> None:
     )
     died = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert died.returncode == -signal.SIGKILL
-    saved = [Forecaster.load(path) for path in tmp_path.glob("*.safetensors")]
-    unfinished = Unfinished(tmp_path / "unfinished")
-    assert [forecaster.ticker for forecaster in saved] == ["AAPL"]
+    saved = list(tmp_path.glob("*.safetensors"))
+    assert [path.stem for path in saved] == ["AAPL"]
 
-    complete, trained = train(datasets(), by_recipe(saved) | unfinished.load())
+    complete, trained = train(datasets(), networks=StoredNetworks(tmp_path / "unfinished", saved))
     # The first ticker's sixth network completed it; five of it and three of the next were kept.
     assert trained == 18 - 6 - 3
     assert hashes(complete) == hashes(train(datasets())[0])
 
 
 def test_unfinished_networks_are_forgotten_with_their_tickers(tmp_path: Path) -> None:
-    unfinished = Unfinished(tmp_path / "folder")
-    assert unfinished.load() == {}
     fitted, _ = train(datasets())
     one, other = ({ticker: fitted[ticker]} for ticker in ("AAPL", "MSFT"))
-    unfinished.add(by_recipe(one.values()))
-    unfinished.add(by_recipe([*one.values(), *other.values()]))
-    unfinished.add({})
+    both = by_recipe([*one.values(), *other.values()])
+    unfinished = StoredNetworks(tmp_path / "folder")
+    unfinished.update(by_recipe(one.values()))
+    unfinished.update(both)
+    unfinished.update({})
     unfinished.forget(["AAPL"])
-    assert set(unfinished.load()) == set(by_recipe([*one.values(), *other.values()]))
+    assert len(list((tmp_path / "folder").iterdir())) == 1
+    found = StoredNetworks(tmp_path / "folder")
+    assert all(weights_hash(found[r].state) == weights_hash(both[r].state) for r in both)
     unfinished.forget(["AAPL", "MSFT", "IBM"])
-    assert unfinished.load() == {}
+    assert not any(recipe in StoredNetworks(tmp_path / "folder") for recipe in both)
+
+
+@pytest.mark.parametrize("warm_epochs", [None, 1])
+def test_no_network_stays_in_memory_once_it_is_in_a_file(
+    warm_epochs: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network at a time: what waits lies in files, and what is complete is gone."""
+    monkeypatch.setattr(fleet, "HAND_OVER_S", 0.0)
+    monkeypatch.setattr("rnn_pipeline.networks.walk_forward.TOGETHER", 1)
+    made: weakref.WeakSet[TrainedMember] = weakref.WeakSet()
+    alive = []
+
+    class Watched(StoredNetworks):
+        def update(self, networks: Mapping[str, TrainedMember], /) -> None:
+            made.update(networks.values())
+            alive.append(len(made))
+            super().update(networks)
+
+    def keep(complete: Sequence[Forecaster]) -> None:
+        alive.append(len(made))
+        made.update(member for one in complete for member in one.members.values())
+        save(tmp_path, complete)
+
+    compute = replace(REFERENCE, memory_gb=1e-9)
+    networks = Watched(tmp_path / "unfinished")
+    arguments = {"networks": networks, "compute": compute, "warm_epochs": warm_epochs}
+    _, trained = train(datasets(), on_complete=keep, **arguments)
+    assert trained == 18
+    assert max(alive) == 1
 
 
 def test_forecasts_together_are_the_forecasts_alone() -> None:

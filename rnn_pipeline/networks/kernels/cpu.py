@@ -367,13 +367,15 @@ def pack(
 
 
 def unpack(weights: np.ndarray, architecture: Architecture) -> dict[str, torch.Tensor]:
-    """A state dict from weights as the kernel has them."""
+    """A state dict from weights as the kernel has them: views of one array.
+
+    An array for each would leave half as much again between them.
+    """
     from rnn_pipeline.networks.kernels.cpu_layout import parameter_shapes, unpacking
 
     flat = torch.from_numpy(weights[unpacking(architecture)])
     shapes = parameter_shapes(architecture)
     parts = flat.split([math.prod(shape) for shape in shapes.values()])
     return {
-        name: part.reshape(shape).clone()
-        for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
     }
