@@ -27,6 +27,7 @@ from rnn_pipeline.defs.resources import WarehouseResource
 from rnn_pipeline.defs.trading import price_signals
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
+from rnn_pipeline.features import catalogue
 from rnn_pipeline.features import model as features
 from rnn_pipeline.networks.walk_forward import Forecaster
 from rnn_pipeline.replay import replay
@@ -366,6 +367,21 @@ def test_a_daily_run_leaves_alone_what_stands_and_draws_nothing(store, instance)
         ).asset_materialization.metadata
         assert metadata["rows"].value == 0, asset
         assert not any("data:image/png" in str(value.value) for value in metadata.values()), asset
+
+
+def test_rows_that_broke_a_rule_are_judged_again(store, instance, monkeypatch):
+    """A blocking check that failed does not pass the next evening for want of anything new."""
+    made_by_a_daily_run(store, instance)
+    day = pd.Timestamp("2013-03-01")
+    bounds = catalogue.BOUNDS | {"rsi_14": (-2.0, -1.0)}
+    with monkeypatch.context() as patch:
+        patch.setattr("rnn_pipeline.features.catalogue.BOUNDS", bounds)
+        with store.batch() as batch:
+            batch.replace("price_features", pd.DataFrame(), session=day)
+        for _ in range(2):
+            with pytest.raises(RunFailed):
+                made_by_a_daily_run(store, instance)
+    assert made_by_a_daily_run(store, instance) == {"price_features": {day}}
 
 
 def test_a_daily_run_makes_what_rests_on_a_change_and_no_more(store, instance):

@@ -72,6 +72,8 @@ def price_features(
     made_by = catalogue.feature_table_hash()
     outcomes = price.targets(bars, SETTINGS.model.horizon).dropna(subset="target")
     outcomes = outcomes[outcomes["target_session"] >= pd.Timestamp(span.first)]
+    verdict = check_features(rows, catalogue.BOUNDS, catalogue.in_warm_up(bars))
+    check = holds("price_features_hold", verdict)
     days = (span.first, span.last)
     with store.batch() as batch:
         batch.replace(
@@ -87,10 +89,9 @@ def price_features(
             target_session=days,
             horizon=SETTINGS.model.horizon,
         )
-        work.done(batch)
+        work.done(batch, sound=check.passed)
     names = [feature.name for feature in price.PRICE_FEATURES]
     warm = rows.dropna(subset=names)
-    verdict = check_features(rows, catalogue.BOUNDS, catalogue.in_warm_up(bars))
     show(
         context,
         distributions=lambda: plots.feature_distributions(warm, names),
@@ -104,7 +105,7 @@ def price_features(
             "features": len(catalogue.NAMES),
             "feature_set_hash": made_by,
         },
-        check_results=[holds("price_features_hold", verdict)],
+        check_results=[check],
     )
 
 
@@ -144,9 +145,7 @@ def news_sentiment(
     with store.batch() as batch:
         batch.replace(
             "news_sentiment",
-            rows.assign(
-                model_hash=network[:16], run_id=context.run.run_id
-            ),
+            rows.assign(model_hash=network[:16], run_id=context.run.run_id),
             ticker=span.tickers,
             session=(span.first, span.last),
         )

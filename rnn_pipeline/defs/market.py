@@ -10,8 +10,8 @@ import pandas as pd
 
 from rnn_pipeline.defs.metadata import holds, ranges, show, table
 from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKER_BY_DATE, Span, span_of
+from rnn_pipeline.defs.pending import nothing_new, pending, pending_whole
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
-from rnn_pipeline.defs.pending import nothing_new, only_new
 from rnn_pipeline.market.commit import replay
 from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.market.ingest import Ingested, Request, ingest_bars, ingest_headlines
@@ -20,6 +20,7 @@ from rnn_pipeline.market.quality import check_bars, check_headlines
 from rnn_pipeline.market.sample import SampleSource
 from rnn_pipeline.market.sources import NewsSource
 from rnn_pipeline.reporting import plots
+from rnn_pipeline.warehouse import inputs
 
 
 def _checks(asset: str, rows: str) -> list[dg.AssetCheckSpec]:
@@ -62,11 +63,6 @@ def _remarks(status: pd.DataFrame) -> list[str]:
         f"{row.ticker} lacks {row.missing:.0f} sessions, see missing_sessions"
         for row in gaps.itertuples()
     ]
-
-
-def _changed(ledger: list[Ingested]) -> bool:
-    """Whether any row came in."""
-    return any(line.inserted or line.revised for line in ledger)
 
 
 def _request(context: dg.AssetExecutionContext, span: Span) -> Request:
@@ -116,12 +112,17 @@ def raw_ohlcv(
     )
     status = store.rows("ticker_status", ticker=span.tickers)
     complete = _complete("raw_ohlcv", ledger, _remarks(status))
-    if only_new(context) and not _changed(ledger):
+    work = pending(context, store, inputs.BARS)
+    if work is None:
         return nothing_new("raw_ohlcv_holds", also=[complete], **_counts(ledger))
+    span = work.span
     bars = store.bars(span.tickers, span.first, span.last)
     sessions = calendar.sessions(span.first, span.last)
     judged = bars[bars["provenance"] != "released"]
     verdict = check_bars(judged, sessions, calendar.closes(sessions), datetime.now(UTC))
+    check = holds("raw_ohlcv_holds", verdict)
+    with store.batch() as batch:
+        work.done(batch, sound=check.passed)
     show(
         context,
         coverage=lambda: plots.coverage(bars),
@@ -131,7 +132,7 @@ def raw_ohlcv(
     return dg.MaterializeResult(
         metadata={**ranges(bars), **_counts(ledger)},
         check_results=[
-            holds("raw_ohlcv_holds", verdict),
+            check,
             complete,
         ],
     )
@@ -165,7 +166,8 @@ def raw_news(
         )
     ]
     complete = _complete("raw_news", ledger)
-    if only_new(context) and not _changed(ledger):
+    work = pending_whole(context, store, inputs.ALL_HEADLINES, tickers=span.tickers)
+    if work is None:
         return nothing_new("raw_news_holds", also=[complete], **_counts(ledger))
     headlines = store.headlines(
         span.tickers,
@@ -175,6 +177,9 @@ def raw_news(
     headlines["session"] = calendar.session_of(headlines["usable_at"])
     judged = headlines[headlines["provenance"] != "released"]
     verdict = check_headlines(judged, datetime.now(UTC))
+    check = holds("raw_news_holds", verdict)
+    with store.batch() as batch:
+        work.done(batch, sound=check.passed)
     newest = headlines.sort_values("usable_at").tail(8)
     show(
         context,
@@ -184,7 +189,7 @@ def raw_news(
     )
     return dg.MaterializeResult(
         metadata={**ranges(headlines), **_counts(ledger)},
-        check_results=[holds("raw_news_holds", verdict), complete],
+        check_results=[check, complete],
     )
 
 

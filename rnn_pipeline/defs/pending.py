@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -43,10 +44,14 @@ class Pending:
     run_id: str
     whole: bool
 
-    def done(self, batch: Batch) -> None:
-        """Write down what the rows were made from, in the transaction that has written them."""
+    def done(self, batch: Batch, *, sound: bool = True) -> None:
+        """Write down what the rows were made from, in the transaction that has written them.
+
+        Rows that broke a rule do not stand: the next run makes and judges them again.
+        """
         if self.inputs:
-            inputs.record(batch, self.asset, self.inputs, self.run_id, whole=self.whole)
+            whole = self.whole and sound
+            inputs.record(batch, self.asset, self.inputs, self.run_id, whole=whole)
 
 
 def pending(
@@ -69,11 +74,15 @@ def pending(
 
 
 def pending_whole(
-    context: dg.AssetExecutionContext, store: Warehouse, *queries: str
+    context: dg.AssetExecutionContext,
+    store: Warehouse,
+    *queries: str,
+    tickers: list[str] | None = None,
 ) -> Pending | None:
-    """Likewise of an asset without partitions."""
+    """Likewise of an asset that is made as a whole, for some tickers or for all."""
     day = inputs.UNDATED
-    return _pending(context, store, Span(_every_ticker(context), day, day), [day], queries, "")
+    span = Span(_every_ticker(context) if tickers is None else tickers, day, day)
+    return _pending(context, store, span, [day], queries, "")
 
 
 def only_new(context: dg.AssetExecutionContext) -> bool:
@@ -82,7 +91,7 @@ def only_new(context: dg.AssetExecutionContext) -> bool:
 
 
 def nothing_new(
-    *checks: str, also: Sequence[dg.AssetCheckResult] = (), **metadata: object
+    *checks: str, also: Sequence[dg.AssetCheckResult] = (), **metadata: Any
 ) -> dg.MaterializeResult:
     """The result of an asset that stands as it is.
 

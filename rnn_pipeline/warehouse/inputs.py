@@ -49,6 +49,12 @@ FROM raw_news ASOF JOIN closes ON usable_at <= known WHERE revision = 0 GROUP BY
 """
 
 
+#: Headlines and their edits, whatever session they belong to.
+ALL_HEADLINES = f"""
+SELECT DATE '{UNDATED}' AS session, bit_xor(hash(ticker, news_id, revision)) AS digest FROM raw_news
+"""
+
+
 def rows_of(table: str, day: str = "session") -> str:
     """The rows of a table, dated by one of its columns."""
     return (

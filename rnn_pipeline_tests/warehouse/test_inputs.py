@@ -9,10 +9,10 @@ SESSIONS = pd.bdate_range("2024-01-01", periods=4)
 DAYS = [session.date() for session in SESSIONS]
 
 
-def bars(ticker, sessions=SESSIONS, revision=0, late=pd.Timedelta(0), **changes):
-    """Bars of a ticker, each known three hours before midnight of its session or later."""
+def bars(ticker, sessions=SESSIONS, revision=0, days_late=0, **changes):
+    """Bars of a ticker, each known three hours before midnight of its session or days later."""
     rows = pd.DataFrame({"ticker": ticker, "session": sessions, "revision": revision})
-    rows["known_at"] = sessions.tz_localize("UTC") + pd.Timedelta(hours=21) + late
+    rows["known_at"] = sessions.tz_localize("UTC") + pd.Timedelta(days=days_late, hours=21)
     prices = dict.fromkeys(["open", "high", "low", "close", "adj_close", "volume"], 10.0)
     return rows.assign(is_final=True, **(prices | changes))
 
@@ -45,21 +45,19 @@ def changed_by(store, rows, table="raw_ohlcv", query=inputs.BARS):
     [
         pytest.param(bars("BOLT", SESSIONS[3:]), 3, id="a new bar"),
         pytest.param(
-            bars("ACME", SESSIONS[:1], 1, pd.Timedelta(days=2), close=11.0),
+            bars("ACME", SESSIONS[:1], 1, 2, close=11.0),
             2,
             id="a revision of the first bar that was known on the third evening",
         ),
         pytest.param(
-            bars("ACME", SESSIONS[:1], 1, pd.Timedelta(days=9), close=11.0),
+            bars("ACME", SESSIONS[:1], 1, 9, close=11.0),
             None,
             id="a revision that no stored session could know",
         ),
         pytest.param(
             bars("COIL", SESSIONS[1:2]), 1, id="a ticker whose history is taken as known in time"
         ),
-        pytest.param(
-            bars("BOLT", SESSIONS[3:], late=pd.Timedelta(days=5)), 3, id="a bar that comes late"
-        ),
+        pytest.param(bars("BOLT", SESSIONS[3:], days_late=5), 3, id="a bar that comes late"),
     ],
 )
 def test_rows_stand_up_to_the_session_that_could_know_the_change(store, rows, first):
@@ -70,7 +68,7 @@ def test_a_bar_that_was_overtaken_is_part_of_its_own_session_on(store):
     """Nobody saw it in time, but its own row is there from then on."""
     with store.batch() as batch:
         batch.replace("raw_ohlcv", pd.DataFrame(), ticker="ACME", session=DAYS[1])
-    assert changed_by(store, bars("ACME", SESSIONS[1:2], late=pd.Timedelta(days=2))) == 1
+    assert changed_by(store, bars("ACME", SESSIONS[1:2], days_late=2)) == 1
 
 
 def test_headlines_belong_to_the_first_session_that_could_use_them(store):
