@@ -6,8 +6,8 @@ Simulated bars (GARCH with fat tails) of a history are taken in, features stored
 with two seeds trained for one epoch on every ticker: what they say does not matter here. Then one
 more session arrives as a file, and the job ``daily`` runs through Dagster in a process of its own,
 as cron would start it; and once more with nothing new; then a second and a third session. Seconds
-are wall time by asset, beside the processor time of the whole run; imports stand apart. A folder
-that is kept goes on with the sessions after those that it has had.
+are wall time by asset, beside processor time; imports stand apart. A folder that is kept goes on
+with the sessions after those that it has had.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,25 +130,44 @@ def load_history(store: Any, settings: Any, last: Any) -> None:
 
 
 def measured(instance: Any, job: str, tags: dict[str, str]) -> dict[str, Any]:
-    """Run a job in this process; seconds of each asset and of the whole."""
+    """Run a job in this process; seconds of each asset and of the whole, by clock and processor.
+
+    Dagster says when a step began and ended; processor time is sampled beside it.
+    """
+    import numpy as np
+
     from rnn_pipeline import cli
 
-    wall, processor = time.perf_counter(), time.process_time()
+    begun, done = (time.time(), time.process_time()), threading.Event()
+    samples = [begun]
+
+    def sample() -> None:
+        while not done.wait(0.02):
+            samples.append((time.time(), time.process_time()))
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
     cli.run_job(instance, job, tags)
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    samples.append((time.time(), time.process_time()))
+    done.set()
+    sampler.join()
+    moments, processor = np.array(sorted(samples)).T
+
+    def between(start: float, end: float) -> dict[str, float]:
+        used = np.diff(np.interp([start, end], moments, processor))[0]
+        return {"seconds": round(end - start, 2), "processor_seconds": round(float(used), 2)}
+
     run = instance.get_runs(limit=1)[0]
     steps = {
         step.step_key: (step.start_time, step.end_time)
         for step in instance.get_run_step_stats(run.run_id)
         if step.start_time is not None and step.end_time is not None
     }
-    begun = min(start for start, _ in steps.values())
     return {
-        "seconds": round(wall, 2),
-        "processor_seconds": round(processor, 2),
-        "seconds_to_decisions": round(steps["trading_decisions"][1] - begun, 2),
+        **between(begun[0], moments[-1]),
+        "to_decisions": between(begun[0], steps["trading_decisions"][1]),
         "load": round(os.getloadavg()[0], 1),
-        "by_asset": {name: round(end - start, 2) for name, (start, end) in steps.items()},
+        "by_asset": {name: between(*span) for name, span in steps.items()},
     }
 
 
