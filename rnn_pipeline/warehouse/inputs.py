@@ -175,8 +175,8 @@ def record(
 
 
 def _counted(asset: str) -> str:
-    """Rows by session between two days; an asset without a table has none."""
-    if asset not in TABLES:
+    """Rows by session between two days; an asset without a table of sessions has none."""
+    if "session DATE" not in TABLES.get(asset, ""):
         return "SELECT DATE '1900-01-01' AS session, 0 AS n WHERE false AND ?::DATE > ?::DATE"
     return (
         f"SELECT session, count(*) AS n FROM {asset} WHERE session BETWEEN ? AND ? GROUP BY session"

@@ -113,6 +113,14 @@ def test_sessions_without_rows_stand_too(store):
     assert inputs.last_made(store, "targets") == DAYS[-1]
 
 
+@pytest.mark.parametrize("asset", ["raw_news", "walk_forward_report"])
+def test_an_asset_without_sessions_stands_as_a_whole(store, asset):
+    found = inputs.digests(store, asset, [inputs.UNDATED], [inputs.ALL_HEADLINES], "")
+    with store.batch() as batch:
+        inputs.record(batch, asset, found, "a run", whole=True)
+    assert inputs.standing(store, asset, [inputs.UNDATED]) == found
+
+
 def test_what_was_made_for_a_few_tickers_is_made_again_for_all(store):
     recorded(store, digests(store), rows=4)
     recorded(store, {DAYS[3]: "other"}, rows=1, whole=False)
