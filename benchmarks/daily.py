@@ -1,12 +1,13 @@
 """A daily run on many tickers: from one session's new bars to decisions, by stage.
 
-    python -m benchmarks.daily [--tickers 500] [--sessions 1300] [--write]
+    python -m benchmarks.daily [--tickers 500] [--sessions 1300] [--folder DATA] [--write]
 
 Simulated bars (GARCH with fat tails) of a history are taken in, features stored, and two networks
 with two seeds trained for one epoch on every ticker: what they say does not matter here. Then one
-more session arrives as a file, and the job ``daily`` runs in one process through Dagster; and once
-more with nothing new; then a second and a third session. Seconds are wall time by asset, beside the
-processor time of the whole run.
+more session arrives as a file, and the job ``daily`` runs through Dagster in a process of its own,
+as cron would start it; and once more with nothing new; then a second and a third session. Seconds
+are wall time by asset, beside processor time; imports stand apart. A folder that is kept goes on
+with the sessions after those that it has had.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,20 +60,19 @@ hidden_size = 8
 [model.sentiment.training]
 epochs = 1
 """
-ARRIVING = 3
+RUNS = {"day 1": 1, "nothing new": 0, "day 2": 1, "day 3": 1}
+#: Sessions that a kept folder can go on with.
+ARRIVING = 60
 LAST = "2024-06-24"
 
 
-def simulated(tickers: list[str], sessions: int) -> Any:
+def simulated(tickers: list[str], axis: Any) -> Any:
     """Bars of a history and of the sessions that arrive, one frame."""
     import numpy as np
     import pandas as pd
 
     from benchmarks.null_markets import garch
-    from rnn_pipeline.market.calendar import SessionCalendar
 
-    axis = SessionCalendar("XNYS").sessions(datetime(2000, 1, 1).date(), pd.Timestamp(LAST).date())
-    axis = axis[-(sessions + ARRIVING) :]
     rng = np.random.default_rng(0)
     frames = []
     for ticker in tickers:
@@ -129,29 +130,49 @@ def load_history(store: Any, settings: Any, last: Any) -> None:
 
 
 def measured(instance: Any, job: str, tags: dict[str, str]) -> dict[str, Any]:
-    """Run a job in this process; seconds of each asset and of the whole."""
+    """Run a job in this process; seconds of each asset and of the whole, by clock and processor.
+
+    Dagster says when a step began and ended; processor time is sampled beside it.
+    """
+    import numpy as np
+
     from rnn_pipeline import cli
 
-    wall, processor = time.perf_counter(), time.process_time()
+    begun, done = (time.time(), time.process_time()), threading.Event()
+    samples = [begun]
+
+    def sample() -> None:
+        while not done.wait(0.02):
+            samples.append((time.time(), time.process_time()))
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
     cli.run_job(instance, job, tags)
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    samples.append((time.time(), time.process_time()))
+    done.set()
+    sampler.join()
+    moments, processor = np.array(sorted(samples)).T
+
+    def between(start: float, end: float) -> dict[str, float]:
+        used = np.diff(np.interp([start, end], moments, processor))[0]
+        return {"seconds": round(end - start, 2), "processor_seconds": round(float(used), 2)}
+
     run = instance.get_runs(limit=1)[0]
     steps = {
-        step.step_key: round(step.end_time - step.start_time, 2)
+        step.step_key: (step.start_time, step.end_time)
         for step in instance.get_run_step_stats(run.run_id)
         if step.start_time is not None and step.end_time is not None
     }
     return {
-        "seconds": round(wall, 2),
-        "processor_seconds": round(processor, 2),
+        **between(begun[0], moments[-1]),
+        "to_decisions": between(begun[0], steps["trading_decisions"][1]),
         "load": round(os.getloadavg()[0], 1),
-        "by_asset": steps,
+        "by_asset": {name: between(*span) for name, span in steps.items()},
     }
 
 
-def run_here(drop: Path, sessions: int) -> dict[str, Any]:
-    """Prepare a data folder and measure the daily runs, with the settings in force."""
-    begun = time.perf_counter()
+def prepared(folder: Path, axis: Any) -> dict[str, Any]:
+    """Take the history in and train, with the settings in force."""
     import dagster as dg
 
     from rnn_pipeline import cli
@@ -163,13 +184,12 @@ def run_here(drop: Path, sessions: int) -> dict[str, Any]:
     from rnn_pipeline.defs.partitions import SETTINGS, range_tags, register_tickers
     from rnn_pipeline.warehouse import Warehouse
 
-    imports = time.perf_counter() - begun
-    bars = simulated(list(SETTINGS.tickers), sessions)
-    axis = sorted(bars["session"].unique())
-    past = axis[sessions - 1]
-    dropped(bars[bars["session"] <= past], drop, "history")
+    past = axis[-ARRIVING - 1]
+    bars = simulated(list(SETTINGS.tickers), axis)
+    bars.to_parquet(folder / "coming.parquet")
+    dropped(bars[bars["session"] <= past], folder / "drop", "history")
     store = Warehouse(SETTINGS.warehouse_path)
-    found: dict[str, Any] = {"seconds_of_imports": round(imports, 1)}
+    found: dict[str, Any] = {}
     with cli.prepare(SETTINGS) as instance:
         tickers = register_tickers(instance, SETTINGS)
         untimed = {"instance": instance, "resources": defs.resources}
@@ -181,19 +201,91 @@ def run_here(drop: Path, sessions: int) -> dict[str, Any]:
         trained = [sequence_windows, baseline_forecasts, *forecasters, walk_forward_forecasts]
         assert dg.materialize(trained, **untimed, tags=range_tags(tickers)).success
         found["seconds_of_training"] = round(time.perf_counter() - started, 1)
-        cli.run_job(instance, "decide", range_tags(tickers, past.date(), past.date()))
-        found["rows"] = {
-            name: int(store.read(f"SELECT count(*) AS n FROM {name}")["n"][0])
-            for name in ("raw_ohlcv", "forecasts", "models")
-        }
-        for number, day in enumerate(axis[sessions:]):
-            dropped(bars[bars["session"] == day], drop, f"day {number}")
-            tags = range_tags(tickers, day.date(), day.date())
-            found[f"day {number + 1}"] = measured(instance, "daily", tags)
-            if number == 0:
-                found["nothing new"] = measured(instance, "daily", tags)
-        decided = store.rows("trading_decisions", "ticker", session=day.date())
-        assert len(decided) == len(tickers), f"{len(decided)} of {len(tickers)} have a decision"
+        # The first run of a month makes all of it.
+        cli.run_job(instance, "daily", range_tags(tickers, past.date(), past.date()))
+    found["rows"] = {
+        name: int(store.read(f"SELECT count(*) AS n FROM {name}")["n"][0])
+        for name in ("raw_ohlcv", "forecasts", "models")
+    }
+    return found
+
+
+def run_of_a_day(folder: Path, sessions: int) -> dict[str, Any]:
+    """Let the next ``sessions`` arrive and measure the daily run on them."""
+    begun = time.perf_counter()
+    import pandas as pd
+
+    from rnn_pipeline import cli
+    from rnn_pipeline.definitions import defs
+    from rnn_pipeline.defs.automation import evening
+    from rnn_pipeline.defs.partitions import SETTINGS, range_tags
+    from rnn_pipeline.defs.resources import WAREHOUSE
+    from rnn_pipeline.warehouse import Warehouse
+
+    defs.resolve_job_def("daily")
+    imports = time.perf_counter() - begun
+    store = Warehouse(SETTINGS.warehouse_path)
+    had = pd.Timestamp(store.last_session())
+    bars = pd.read_parquet(folder / "coming.parquet")
+    coming = sorted(bars.loc[bars["session"] > had, "session"].unique())[:sessions]
+    if coming:
+        dropped(bars[bars["session"].isin(coming)], folder / "drop", f"{coming[-1]:%Y-%m-%d}")
+    last = max([had, *coming]).date()
+    with cli.prepare(SETTINGS) as instance:
+        tickers, since = evening(instance, WAREHOUSE)
+        found = measured(instance, "daily", range_tags(tickers, since, last))
+    decided = store.rows("trading_decisions", "ticker", session=last)
+    assert len(decided) == len(tickers), f"{len(decided)} of {len(tickers)} have a decision"
+    return {"seconds_of_imports": round(imports, 1), **found}
+
+
+def ask(folder: Path, options: argparse.Namespace, step: str) -> dict[str, Any]:
+    """Run a step in a process that has the settings of the folder."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RNN_PIPELINE_")}
+    of_folder = {
+        "RNN_PIPELINE_SETTINGS_FILE": str(folder / "settings.toml"),
+        "RNN_PIPELINE_DATA_DIR": str(folder),
+        "DAGSTER_HOME": "",
+    }
+    arguments = ["--folder", str(folder), "--sessions", str(options.sessions), "--step", step]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.daily", *arguments],
+        env=clean | of_folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def history_and_coming(sessions: int) -> Any:
+    """The axis of sessions: a history, and behind it what arrives."""
+    import pandas as pd
+
+    from rnn_pipeline.market.calendar import SessionCalendar
+
+    axis = SessionCalendar("XNYS").sessions(datetime(2000, 1, 1).date(), pd.Timestamp(LAST).date())
+    return axis[-(sessions + ARRIVING) :]
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Prepare the folder unless that was done, and run the days."""
+    kept = folder / "prepared.json"
+    if not kept.exists():
+        (folder / "drop").mkdir(parents=True)
+        settings = SETTINGS.format(
+            drop=folder / "drop",
+            start=history_and_coming(options.sessions)[0].date().isoformat(),
+            tickers=", ".join(f'"T{number:03d}"' for number in range(options.tickers)),
+            train=round(options.sessions * 0.75),
+            val=round(options.sessions * 0.1),
+        )
+        (folder / "settings.toml").write_text(settings)
+        kept.write_text(json.dumps(ask(folder, options, "prepare")))
+    found: dict[str, Any] = {"prepared": json.loads(kept.read_text())}
+    for name, arriving in RUNS.items():
+        found[name] = ask(folder, options, str(arriving))
+        print(name, json.dumps(found[name]), file=sys.stderr)
     return found
 
 
@@ -201,53 +293,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.daily")
     parser.add_argument("--tickers", type=int, default=500)
     parser.add_argument("--sessions", type=int, default=1300, help="of history")
+    parser.add_argument("--folder", type=Path, help="keep the data there")
     parser.add_argument("--write", action="store_true", help=f"replace {RESULTS.name}")
-    parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--step", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.here:
-        print(json.dumps(run_here(options.here, options.sessions)))
+    if options.step == "prepare":
+        print(json.dumps(prepared(options.folder, history_and_coming(options.sessions))))
         return
-    import pandas as pd
-
-    from rnn_pipeline.market.calendar import SessionCalendar
-
-    axis = SessionCalendar("XNYS").sessions(datetime(2000, 1, 1).date(), pd.Timestamp(LAST).date())
-    names = ", ".join(f'"T{number:03d}"' for number in range(options.tickers))
-    with tempfile.TemporaryDirectory() as folder:
-        drop = Path(folder) / "drop"
-        drop.mkdir()
-        settings = Path(folder) / "settings.toml"
-        settings.write_text(
-            SETTINGS.format(
-                drop=drop,
-                start=axis[-(options.sessions + ARRIVING)].date().isoformat(),
-                tickers=names,
-                train=round(options.sessions * 0.75),
-                val=round(options.sessions * 0.1),
-            )
-        )
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("RNN_PIPELINE_")}
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "benchmarks.daily", "--here", str(drop)),
-                *("--sessions", str(options.sessions)),
-            ],
-            env=clean
-            | {
-                "RNN_PIPELINE_SETTINGS_FILE": str(settings),
-                "RNN_PIPELINE_DATA_DIR": folder,
-                "DAGSTER_HOME": "",
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
+    if options.step:
+        print(json.dumps(run_of_a_day(options.folder, int(options.step))))
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        measured_days = measure((options.folder or Path(passing)).resolve(), options)
     found = {
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "machine": f"{os.cpu_count()} cores ({platform.machine()})",
         "tickers": options.tickers,
         "sessions": options.sessions,
-        **json.loads(done.stdout.splitlines()[-1]),
+        **measured_days,
     }
     print(json.dumps(found, indent=1))
     if options.write:

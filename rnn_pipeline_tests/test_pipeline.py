@@ -30,6 +30,7 @@ from rnn_pipeline.defs.resources import WarehouseResource
 from rnn_pipeline.defs.trading import price_signals, trading_signals
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
+from rnn_pipeline.features import catalogue
 from rnn_pipeline.networks.walk_forward import Forecaster
 from rnn_pipeline.replay import replay
 from rnn_pipeline.settings import load_settings
@@ -400,6 +401,70 @@ def test_catching_up_again_changes_nothing_and_all_is_healthy(store, instance):
     assert {"bars", "models", "evidence", "decisions", "paper", "runs"} <= found.keys()
     shown = CliRunner().invoke(cli.main, ["paper", "--json"], catch_exceptions=False)
     assert json.loads(shown.stdout)["account"][-1]["equity"] == 1.0
+
+
+def made_by_a_daily_run(store, instance):
+    """Run the daily job on the newest month: by asset, the sessions that it has made."""
+    march = date(2013, 3, 1)
+    tickers = list(instance.get_dynamic_partitions("ticker"))
+    cli.run_job(instance, "daily", range_tags(tickers, date(2013, 2, 1), march))
+    run = instance.get_runs(limit=1)[0].run_id
+    made = store.read("SELECT asset, session FROM made_from WHERE run_id = ?", [run])
+    return {str(asset): set(own["session"]) for asset, own in made.groupby("asset")}
+
+
+def test_a_daily_run_leaves_alone_what_stands_and_draws_nothing(store, instance):
+    made_by_a_daily_run(store, instance)
+    report = REPORT.stat().st_mtime_ns
+    before = {name: store.rows(name) for name in DERIVED}
+    assert made_by_a_daily_run(store, instance) == {}
+    for name, frame in before.items():
+        assert_frame_equal(store.rows(name), frame, check_exact=True, obj=name)
+    assert REPORT.stat().st_mtime_ns == report
+    for asset in ("raw_ohlcv", "price_features", "trading_signals", "walk_forward_report"):
+        metadata = instance.get_latest_materialization_event(
+            dg.AssetKey(asset)
+        ).asset_materialization.metadata
+        assert metadata["rows"].value == 0, asset
+        assert not any("data:image/png" in str(value.value) for value in metadata.values()), asset
+
+
+def test_rows_that_broke_a_rule_are_judged_again(store, instance, monkeypatch):
+    """A blocking check that failed does not pass the next evening for want of anything new."""
+    made_by_a_daily_run(store, instance)
+    day = pd.Timestamp("2013-03-01")
+    bounds = catalogue.BOUNDS | {"rsi_14": (-2.0, -1.0)}
+    with monkeypatch.context() as patch:
+        patch.setattr("rnn_pipeline.features.catalogue.BOUNDS", bounds)
+        with store.batch() as batch:
+            batch.replace("price_features", pd.DataFrame(), session=day)
+        for _ in range(2):
+            with pytest.raises(RunFailed):
+                made_by_a_daily_run(store, instance)
+    assert made_by_a_daily_run(store, instance) == {"price_features": {day}}
+
+
+def test_a_daily_run_makes_what_rests_on_a_change_and_no_more(store, instance):
+    """A session that is gone, then other evidence: made from there on, to the bits of the batch."""
+    made_by_a_daily_run(store, instance)
+    before = derived_tables(store)
+    day = pd.Timestamp("2013-02-27")
+    with store.batch() as batch:
+        batch.replace("price_features", pd.DataFrame(), session=day)
+    assert made_by_a_daily_run(store, instance) == {
+        "price_features": {day, pd.Timestamp("2013-02-28"), pd.Timestamp("2013-03-01")}
+    }
+    evidence = store.rows("evidence")
+    with store.batch() as batch:
+        batch.replace("evidence", evidence.assign(grade="strong"), ticker=TRADED)
+    made = made_by_a_daily_run(store, instance)
+    assert set(made) == {*SIGNALS, "paper_account", "walk_forward_report"}
+    assert not store.rows("trading_signals").equals(before["trading_signals"])
+    with store.batch() as batch:
+        batch.replace("evidence", evidence, ticker=TRADED)
+    made_by_a_daily_run(store, instance)
+    for name, frame in derived_tables(store).items():
+        assert_frame_equal(frame, before[name], check_exact=True, obj=name)
 
 
 @pytest.mark.parametrize(

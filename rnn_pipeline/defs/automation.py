@@ -26,6 +26,7 @@ from rnn_pipeline.defs.partitions import (
     register_tickers,
     registered_tickers,
 )
+from rnn_pipeline.defs.pending import ONLY_NEW
 from rnn_pipeline.defs.resources import MarketResource, WarehouseResource
 from rnn_pipeline.features.folds import open_sessions, walk_forward
 from rnn_pipeline.market.calendar import SessionCalendar
@@ -62,7 +63,8 @@ _EVENTS_PER_TICK = 5_000
 
 def _of(*assets: str) -> dg.AssetSelection:
     """Assets with their own checks, those that look at all that is stored left out."""
-    return dg.AssetSelection.assets(*assets) - dg.AssetSelection.checks(*VITALS, no_look_ahead)
+    slow = (no_look_ahead, model_features_as_in_training)
+    return dg.AssetSelection.assets(*assets) - dg.AssetSelection.checks(*VITALS, *slow)
 
 
 refresh = dg.define_asset_job(
@@ -103,11 +105,16 @@ decide = dg.define_asset_job(
 daily = dg.define_asset_job(
     "daily",
     selection=_of(*_SOURCES, *_FEATURES, *_SIGNALS, *_REPORT),
-    description="From new bars and headlines to decisions, with the networks saved by retrain.",
+    tags=ONLY_NEW,
+    description=(
+        "From new bars and headlines to decisions, with the networks saved by retrain; what stands"
+        " is left alone."
+    ),
 )
 react = dg.define_asset_job(
     "react",
     selection=_of(*_FEATURES, *_SIGNALS),
+    tags=ONLY_NEW,
     description="Features to decisions, for the tickers and sessions whose raw data has changed.",
 )
 

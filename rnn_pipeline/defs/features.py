@@ -18,12 +18,15 @@ from rnn_pipeline.defs.partitions import (
     span_of,
     tickers_of,
 )
+from rnn_pipeline.defs.pending import nothing_new, pending
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
 from rnn_pipeline.features import catalogue, model, price, sentiment
 from rnn_pipeline.features.folds import fold_table, open_sessions, walk_forward
 from rnn_pipeline.features.windows import ModelMatrix, fold_status, window_index
 from rnn_pipeline.market.quality import DRIFT_SHARE, check_drift, check_features
 from rnn_pipeline.reporting import plots
+from rnn_pipeline.warehouse import inputs
+from rnn_pipeline.warehouse.files import sha256_of
 
 #: The columns of a window, in their order.
 COLUMNS = model.model_columns(SETTINGS.model.features)
@@ -59,9 +62,12 @@ def price_features(
     Beside them the targets whose outcome these sessions brought: the log return over the horizon
     that ended here.
     """
-    span = span_of(context)
     store = warehouse.store
-    require(store, "price_features", span.tickers, until="raw_ohlcv")
+    require(store, "price_features", span_of(context).tickers, until="raw_ohlcv")
+    work = pending(context, store, inputs.BARS)
+    if work is None:
+        return nothing_new("price_features_hold")
+    span = work.span
     bars = store.bars_by_era(span.tickers, span.first, span.last, catalogue.WARM_UP)
     rest = sorted(set(store.tickers()) - set(span.tickers))
     others = store.bars_by_era(rest, span.first, span.last, catalogue.UNIVERSE_WARM_UP)
@@ -71,6 +77,8 @@ def price_features(
     outcomes = pd.concat([price.targets(bars, horizon) for horizon in horizons])
     outcomes = outcomes.dropna(subset="target")
     outcomes = outcomes[outcomes["target_session"] >= pd.Timestamp(span.first)]
+    verdict = check_features(rows, catalogue.BOUNDS, catalogue.in_warm_up(bars))
+    check = holds("price_features_hold", verdict)
     days = (span.first, span.last)
     with store.batch() as batch:
         batch.replace(
@@ -86,12 +94,12 @@ def price_features(
             target_session=days,
             horizon=list(horizons),
         )
+        work.done(batch, sound=check.passed)
     names = [feature.name for feature in price.PRICE_FEATURES]
     warm = rows.dropna(subset=names)
-    verdict = check_features(rows, catalogue.BOUNDS, catalogue.in_warm_up(bars))
     show(
         context,
-        distributions=plots.feature_distributions(warm, names),
+        distributions=lambda: plots.feature_distributions(warm, names),
         newest=table(rows.groupby("ticker").tail(1), ["ticker", "session", *names[:8]]),
     )
     return dg.MaterializeResult(
@@ -102,7 +110,7 @@ def price_features(
             "features": len(catalogue.NAMES),
             "feature_set_hash": made_by,
         },
-        check_results=[holds("price_features_hold", verdict)],
+        check_results=[check],
     )
 
 
@@ -122,14 +130,18 @@ def news_sentiment(
     A headline published after the close belongs to the next session; a session without headlines is
     a row with sentiment 0.
     """
-    from rnn_pipeline.networks.checkpoints import checkpoint_hash
-    from rnn_pipeline.networks.sentiment import load_sentiment
-
-    span = span_of(context)
     store = warehouse.store
-    require(store, "news_sentiment", span.tickers, until="raw_ohlcv")
+    require(store, "news_sentiment", span_of(context).tickers, until="raw_ohlcv")
     if not SENTIMENT_MODEL.exists():
         raise dg.Failure("news_sentiment needs sentiment_model: run the job refresh first")
+    network = sha256_of(SENTIMENT_MODEL)
+    work = pending(context, store, inputs.BARS, inputs.HEADLINES, by=network)
+    if work is None:
+        return nothing_new()
+
+    from rnn_pipeline.networks.sentiment import load_sentiment
+
+    span = work.span
     sessions = store.bars_by_era(span.tickers, span.first, span.last, sentiment.SPAN - 1)
     headlines = store.headlines(
         span.tickers,
@@ -141,13 +153,12 @@ def news_sentiment(
     with store.batch() as batch:
         batch.replace(
             "news_sentiment",
-            rows.assign(
-                model_hash=checkpoint_hash(SENTIMENT_MODEL)[:16], run_id=context.run.run_id
-            ),
+            rows.assign(model_hash=network[:16], run_id=context.run.run_id),
             ticker=span.tickers,
             session=(span.first, span.last),
         )
-    show(context, sentiment=plots.sentiment_and_news(rows))
+        work.done(batch)
+    show(context, sentiment=lambda: plots.sentiment_and_news(rows))
     return dg.MaterializeResult(
         metadata={
             **ranges(rows),
@@ -169,14 +180,18 @@ def model_features(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> dg.MaterializeResult:
     """What a network is shown of a session: price features and sentiment side by side."""
-    span = span_of(context)
     store = warehouse.store
-    require(store, "model_features", span.tickers, until="news_sentiment")
+    require(store, "model_features", span_of(context).tickers, until="news_sentiment")
+    work = pending(context, store, inputs.made("price_features", "news_sentiment"))
+    if work is None:
+        return nothing_new()
+    span = work.span
     days = {"ticker": span.tickers, "session": (span.first, span.last)}
     prices = store.rows("price_features", **days)
     rows = model.model_features(prices, store.rows("news_sentiment", **days), COLUMNS)
     with store.batch() as batch:
         batch.replace("model_features", rows.assign(run_id=context.run.run_id), **days)
+        work.done(batch)
     show(context, newest=table(rows.groupby("ticker").tail(1), ["ticker", "session", *COLUMNS[:8]]))
     return dg.MaterializeResult(
         metadata={

@@ -1,7 +1,7 @@
 """Raw bars, raw headlines and labelled headlines, with the checks that stand beside them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +9,8 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.metadata import holds, ranges, show, table
-from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKER_BY_DATE, span_of
+from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKER_BY_DATE, Span, span_of
+from rnn_pipeline.defs.pending import Pending, nothing_new, pending, pending_whole
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
 from rnn_pipeline.market.commit import replay
 from rnn_pipeline.market.files import FileSource
@@ -19,6 +20,7 @@ from rnn_pipeline.market.quality import Verdict, check_bars, check_headlines
 from rnn_pipeline.market.sample import SampleSource
 from rnn_pipeline.market.sources import NewsSource
 from rnn_pipeline.reporting import plots
+from rnn_pipeline.warehouse import inputs
 
 
 def _checks(asset: str, rows: str) -> list[dg.AssetCheckSpec]:
@@ -80,135 +82,167 @@ def _counts(ledger: list[Ingested]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Taken:
-    """What a run took of one kind of rows: all that is stored of its span, and how it came."""
+class _Stored:
+    """What the warehouse holds of a span, and what is said of it."""
 
     rows: pd.DataFrame
-    ledger: list[Ingested]
     verdict: Verdict
-    remarks: Sequence[str]
     shown: dict[str, dg.MarkdownMetadataValue]
 
 
-#: Bring the rows of a request into the warehouse.
-_Take = Callable[[WarehouseResource, MarketResource, Request, Callable[[str], None]], _Taken]
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of rows: how they are taken in, which of them are to be judged, and how."""
+
+    name: str
+    rows: str
+    description: str
+    ingest: Callable[
+        [WarehouseResource, MarketResource, Request, Callable[[str], None]], list[Ingested]
+    ]
+    remarks: Callable[[WarehouseResource, Span], Sequence[str]]
+    pending: Callable[[dg.AssetExecutionContext, WarehouseResource, Span], Pending | None]
+    stored: Callable[[WarehouseResource, MarketResource, Span], _Stored]
 
 
-def _bars(
+def _ingest_bars(
     warehouse: WarehouseResource,
     market: MarketResource,
     request: Request,
     progress: Callable[[str], None],
-) -> _Taken:
-    store, calendar = warehouse.store, market.calendar
-    ledger = ingest_bars(store, warehouse.payloads, market.feed, calendar, request, progress)
-    bars = store.bars(request.tickers, request.first, request.last)
-    sessions = calendar.sessions(request.first, request.last)
-    judged = bars[bars["provenance"] != "released"]
-    status = store.rows("ticker_status", ticker=request.tickers)
-    return _Taken(
-        bars,
-        ledger,
-        check_bars(judged, sessions, calendar.closes(sessions), datetime.now(UTC)),
-        _remarks(status),
-        {"status": table(status)},
+) -> list[Ingested]:
+    return ingest_bars(
+        warehouse.store, warehouse.payloads, market.feed, market.calendar, request, progress
     )
 
 
-def _headlines(
+def _stored_bars(warehouse: WarehouseResource, market: MarketResource, span: Span) -> _Stored:
+    store, calendar = warehouse.store, market.calendar
+    bars = store.bars(span.tickers, span.first, span.last)
+    sessions = calendar.sessions(span.first, span.last)
+    judged = bars[bars["provenance"] != "released"]
+    return _Stored(
+        bars,
+        check_bars(judged, sessions, calendar.closes(sessions), datetime.now(UTC)),
+        {"status": table(store.rows("ticker_status", ticker=span.tickers))},
+    )
+
+
+def _ingest_headlines(
     warehouse: WarehouseResource,
     market: MarketResource,
     request: Request,
     progress: Callable[[str], None],
-) -> _Taken:
-    store = warehouse.store
-    ledger = [
+) -> list[Ingested]:
+    return [
         line
         for source in market.sources
         if isinstance(source, NewsSource | FileSource)
-        for line in ingest_headlines(store, warehouse.payloads, source, request, progress)
+        for line in ingest_headlines(warehouse.store, warehouse.payloads, source, request, progress)
     ]
-    headlines = store.headlines(
-        request.tickers,
-        pd.Timestamp(request.first, tz="UTC"),
-        pd.Timestamp(request.last, tz="UTC") + pd.Timedelta(days=1),
+
+
+def _pending_headlines(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, span: Span
+) -> Pending | None:
+    # A headline may be of any session, whichever it came in.
+    work = pending_whole(context, warehouse.store, inputs.ALL_HEADLINES, tickers=span.tickers)
+    return replace(work, span=span) if work else None
+
+
+def _stored_headlines(warehouse: WarehouseResource, market: MarketResource, span: Span) -> _Stored:
+    headlines = warehouse.store.headlines(
+        span.tickers,
+        pd.Timestamp(span.first, tz="UTC"),
+        pd.Timestamp(span.last, tz="UTC") + pd.Timedelta(days=1),
     )
     headlines["session"] = market.calendar.session_of(headlines["usable_at"])
     judged = headlines[headlines["provenance"] != "released"]
     newest = headlines.sort_values("usable_at").tail(8)
-    return _Taken(
+    return _Stored(
         headlines,
-        ledger,
         check_headlines(judged, datetime.now(UTC)),
-        (),
         {"newest": table(newest, ["ticker", "published_at", "title", "provider"])},
     )
 
 
-def _raw(name: str, rows: str, description: str, take: _Take) -> dg.AssetsDefinition:
+def _raw(kind: _Kind) -> dg.AssetsDefinition:
     """The asset that takes one kind of rows from the sources."""
 
     @dg.asset(
-        name=name,
-        description=description,
+        name=kind.name,
+        description=kind.description,
         partitions_def=TICKER_BY_DATE,
         backfill_policy=ONE_RUN,
         pool=WAREHOUSE_POOL,
         group_name="market",
         kinds={"duckdb"},
-        check_specs=_checks(name, rows),
+        check_specs=_checks(kind.name, kind.rows),
     )
     def asset(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
     ) -> dg.MaterializeResult:
-        span = span_of(context)
-        replay(warehouse.store, warehouse.payloads, market.sources, context.log.warning)
+        span, store = span_of(context), warehouse.store
+        replay(store, warehouse.payloads, market.sources, context.log.warning)
         request = Request(span.tickers, span.first, span.last, context.run.run_id)
-        taken = take(warehouse, market, request, context.log.info)
-        waiting = warehouse.store.rows("quarantine", ticker=span.tickers, table_name=name)
+        ledger = kind.ingest(warehouse, market, request, context.log.info)
+        complete = _complete(kind.name, ledger, kind.remarks(warehouse, span))
+        waiting = store.rows("quarantine", ticker=span.tickers, table_name=kind.name)
         waiting = waiting[waiting["released_at"].isna()]
+        told = {**_counts(ledger), "waiting_in_quarantine": len(waiting)}
+        work = kind.pending(context, warehouse, span)
+        if work is None:
+            return nothing_new(f"{kind.name}_holds", also=[complete], **told)
+        stored = kind.stored(warehouse, market, work.span)
+        check = holds(f"{kind.name}_holds", stored.verdict)
+        with store.batch() as batch:
+            work.done(batch, sound=check.passed)
         show(
             context,
-            coverage=plots.coverage(taken.rows),
-            **taken.shown,
+            coverage=lambda: plots.coverage(stored.rows),
+            **stored.shown,
             quarantine=table(
                 waiting.groupby(["ticker", "rule"])
                 .agg(rows=("rule", "size"), since=("quarantined_at", "min"))
                 .reset_index()
             ),
-            ledger=table(_lines(taken.ledger)),
+            ledger=table(_lines(ledger)),
         )
         return dg.MaterializeResult(
-            metadata={
-                **ranges(taken.rows),
-                **_counts(taken.ledger),
-                "waiting_in_quarantine": len(waiting),
-            },
-            check_results=[
-                holds(f"{name}_holds", taken.verdict),
-                _complete(name, taken.ledger, taken.remarks),
-            ],
+            metadata={**ranges(stored.rows), **told}, check_results=[check, complete]
         )
 
     return asset
 
 
 raw_ohlcv = _raw(
-    "raw_ohlcv",
-    "bars",
-    "Daily bars with every revision and when it was known.\n\n"
-    "Open, high, low, close and volume are split-adjusted, ``adj_close`` also carries dividends."
-    " Bars of unfinished sessions and bars that break a rule never get here. A drop folder gives"
-    " all its new files, whichever partitions are asked for.",
-    _bars,
+    _Kind(
+        name="raw_ohlcv",
+        rows="bars",
+        description="Daily bars with every revision and when it was known.\n\n"
+        "Open, high, low, close and volume are split-adjusted, ``adj_close`` also carries"
+        " dividends. Bars of unfinished sessions and bars that break a rule never get here. A drop"
+        " folder gives all its new files, whichever partitions are asked for.",
+        ingest=_ingest_bars,
+        remarks=lambda warehouse, span: _remarks(
+            warehouse.store.rows("ticker_status", ticker=span.tickers)
+        ),
+        pending=lambda context, warehouse, _span: pending(context, warehouse.store, inputs.BARS),
+        stored=_stored_bars,
+    )
 )
 raw_news = _raw(
-    "raw_news",
-    "headlines",
-    "Headlines with when they were published, first seen and usable.\n\n"
-    "The embedded sample's headlines are synthetic: each says what the bar of its session shows, so"
-    " they carry no information beyond price.",
-    _headlines,
+    _Kind(
+        name="raw_news",
+        rows="headlines",
+        description="Headlines with when they were published, first seen and usable.\n\n"
+        "The embedded sample's headlines are synthetic: each says what the bar of its session"
+        " shows, so they carry no information beyond price.",
+        ingest=_ingest_headlines,
+        remarks=lambda _warehouse, _span: (),
+        pending=_pending_headlines,
+        stored=_stored_headlines,
+    )
 )
 
 

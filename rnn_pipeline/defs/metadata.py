@@ -1,10 +1,12 @@
 """What an asset shows on its page: counts, plots as pictures, frames as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from rnn_pipeline.defs.partitions import every_ticker
+from rnn_pipeline.defs.pending import only_new
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.reporting.tables import table_markdown
 
@@ -12,12 +14,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+#: Tickers up to which a daily run draws the plots of what it made, too.
+DRAWN = 50
+
 
 def show(
     context: dg.AssetExecutionContext,
-    **shown: "Figure | pd.DataFrame | dg.MarkdownMetadataValue",
+    **shown: "Figure | Callable[[], Figure] | pd.DataFrame | dg.MarkdownMetadataValue",
 ) -> None:
     """Show plots and tables on the asset's page.
+
+    A daily run of more than :data:`DRAWN` tickers draws no plot that is left to be drawn.
 
     Dagster copies the metadata of a result into the event of every partition, and a run can have
     thousands. What is large goes to few of them alone: the newest partition, and the one whose
@@ -25,7 +32,12 @@ def show(
     """
     from rnn_pipeline.defs.event_log import last_written
 
-    values = {name: _shown(name, value) for name, value in shown.items()}
+    hurried = only_new(context) and len(every_ticker(context)) > DRAWN
+    values = {
+        name: _shown(name, value)
+        for name, value in shown.items()
+        if not (callable(value) and hurried)
+    }
     partitions_def = context.assets_def.partitions_def
     if partitions_def is None:
         context.add_asset_metadata(values)
@@ -38,7 +50,7 @@ def show(
 
 
 def _shown(
-    name: str, value: "Figure | pd.DataFrame | dg.MarkdownMetadataValue"
+    name: str, value: "Figure | Callable[[], Figure] | pd.DataFrame | dg.MarkdownMetadataValue"
 ) -> dg.MarkdownMetadataValue:
     import pandas as pd
 
@@ -46,7 +58,8 @@ def _shown(
         return value
     if isinstance(value, pd.DataFrame):
         return table(value)
-    return dg.MetadataValue.md(f"![{name}]({plots.data_uri(value, 'png')})")
+    figure = value() if callable(value) else value
+    return dg.MetadataValue.md(f"![{name}]({plots.data_uri(figure, 'png')})")
 
 
 def table(frame: "pd.DataFrame", columns: Sequence[str] | None = None) -> dg.MarkdownMetadataValue:

@@ -12,7 +12,7 @@ from rnn_pipeline.defs.features import COLUMNS, SENTIMENT_MODEL, sequence_window
 from rnn_pipeline.defs.guidance import require
 from rnn_pipeline.defs.metadata import show, table
 from rnn_pipeline.defs.models import asked_recipes
-from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKERS, tickers_of
+from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKERS, every_ticker, tickers_of
 from rnn_pipeline.defs.resources import (
     COMPUTE_POOL,
     ComputeResource,
@@ -137,7 +137,7 @@ def forecaster(slot: str, part: ModelSettings) -> dg.AssetsDefinition:
         from rnn_pipeline.networks.pooled import EVERYONE
         from rnn_pipeline.networks.walk_forward import StoredNetworks, train_walk_forward
 
-        tickers = _all_tickers(context) if network.pooled else tickers_of(context)
+        tickers = every_ticker(context) if network.pooled else tickers_of(context)
         require(warehouse.store, f"{slot}_forecaster", tickers, until="sequence_windows")
         model = asked_recipes(warehouse.store)[slot].model
         networks = StoredNetworks(
@@ -190,11 +190,6 @@ def forecaster(slot: str, part: ModelSettings) -> dg.AssetsDefinition:
         )
 
     return asset
-
-
-def _all_tickers(context: dg.AssetExecutionContext) -> list[str]:
-    """The tickers that have a partition."""
-    return list(context.instance.get_dynamic_partitions(str(TICKERS.name)))
 
 
 def read_fold_datasets(

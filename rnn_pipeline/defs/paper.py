@@ -8,11 +8,13 @@ import pandas as pd
 from rnn_pipeline.defs.market import raw_ohlcv
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.partitions import SETTINGS
+from rnn_pipeline.defs.pending import nothing_new, pending_whole
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
 from rnn_pipeline.defs.trading import trading_decisions
 from rnn_pipeline.market import asking
 from rnn_pipeline.reporting import evidence_plots
 from rnn_pipeline.trading import paper
+from rnn_pipeline.warehouse import inputs
 
 
 @dg.asset(
@@ -30,6 +32,10 @@ def paper_account(
     difference: revised decisions, missed orders, drift since the last close, slippage, cost.
     """
     store = warehouse.store
+    rest_on = inputs.made("trading_decisions"), inputs.BARS
+    work = pending_whole(context, store, *map(inputs.undated, rest_on))
+    if work is None:
+        return nothing_new()
     decisions = store.rows("trading_decisions")
     recorded = store.rows("paper_orders")
     new = paper.new_orders(recorded, decisions, SETTINGS.paper, asking.utc_now())
@@ -51,10 +57,11 @@ def paper_account(
     with store.batch() as batch:
         for name, rows in (("paper_fills", found.fills), ("paper_account", found.account)):
             batch.replace(name, rows.assign(run_id=context.run.run_id), session=every)
+        work.done(batch)
     account, fills = found.account, found.fills
     show(
         context,
-        equity=evidence_plots.paper_curves(account),
+        equity=lambda: evidence_plots.paper_curves(account),
         account=table(account.tail(10)),
         missed=table(fills[fills["missed"] != ""].tail(10)),
     )

@@ -129,6 +129,11 @@ def tickers_of(context: dg.AssetExecutionContext) -> list[str]:
     return list(_keys(context))
 
 
+def every_ticker(context: dg.AssetExecutionContext) -> list[str]:
+    """All tickers that have a partition, whichever a run is about."""
+    return list(context.instance.get_dynamic_partitions(str(TICKERS.name)))
+
+
 def _keys(context: dg.AssetExecutionContext) -> Sequence[str]:
     keys = context.partition_keys
     if not keys:

@@ -10,6 +10,7 @@ from rnn_pipeline.defs.features import SENTIMENT_MODEL
 from rnn_pipeline.defs.metadata import show
 from rnn_pipeline.defs.paper import paper_account
 from rnn_pipeline.defs.partitions import SETTINGS, universe
+from rnn_pipeline.defs.pending import nothing_new, pending_whole
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, WarehouseResource
 from rnn_pipeline.defs.trading import trading_decisions
 from rnn_pipeline.evidence.backtest import backtest
@@ -22,7 +23,7 @@ from rnn_pipeline.reporting.report import Report
 from rnn_pipeline.reporting.style import without_minor
 from rnn_pipeline.reporting.tables import evidence_table_markdown
 from rnn_pipeline.reporting.verdict import verdict
-from rnn_pipeline.warehouse import Warehouse
+from rnn_pipeline.warehouse import Warehouse, inputs
 from rnn_pipeline.warehouse.files import write_atomically
 
 REPORT = SETTINGS.report_path
@@ -89,18 +90,26 @@ def walk_forward_report(
     Models stand beside the zero forecast, persistence and reversal; the account beside buy-and-hold
     and cash, after costs, filled at the next open.
     """
-    report = read_report(warehouse.store)
+    store = warehouse.store
+    tables = ("evidence", "models", "trials", "quarantine")
+    decided = inputs.undated(inputs.made("trading_decisions"))
+    work = pending_whole(context, store, decided, *map(inputs.whole, tables))
+    if work is None:
+        return nothing_new()
+    report = read_report(store)
     write_atomically(REPORT, render_report(report).encode())
+    with store.batch() as batch:
+        work.done(batch)
     show(
         context,
         evidence=dg.MarkdownMetadataValue(evidence_table_markdown(report.metrics)),
-        equity=evidence_plots.equity_curves(report.equity),
-        ic_through_time=evidence_plots.rolling_ic(report.rolling_ic),
-        hit_rates=evidence_plots.hit_rates(without_minor(report.metrics_by_ticker)),
-        reliability=evidence_plots.reliability(report.reliability),
-        calibration=evidence_plots.quantile_coverage(report.calibration),
-        costs=evidence_plots.cost_sensitivity(report.costs, report.cost_bps),
-        folds=plots.fold_map(report.fold_table),
+        equity=lambda: evidence_plots.equity_curves(report.equity),
+        ic_through_time=lambda: evidence_plots.rolling_ic(report.rolling_ic),
+        hit_rates=lambda: evidence_plots.hit_rates(without_minor(report.metrics_by_ticker)),
+        reliability=lambda: evidence_plots.reliability(report.reliability),
+        calibration=lambda: evidence_plots.quantile_coverage(report.calibration),
+        costs=lambda: evidence_plots.cost_sensitivity(report.costs, report.cost_bps),
+        folds=lambda: plots.fold_map(report.fold_table),
     )
     return dg.MaterializeResult(
         metadata={

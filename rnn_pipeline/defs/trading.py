@@ -20,11 +20,13 @@ from rnn_pipeline.defs.partitions import (
     Span,
     span_of,
 )
+from rnn_pipeline.defs.pending import Pending, nothing_new, pending
 from rnn_pipeline.defs.resources import WAREHOUSE_POOL, MarketResource, WarehouseResource
 from rnn_pipeline.features.windows import ModelMatrix
 from rnn_pipeline.reporting import plots
 from rnn_pipeline.settings import Grade
 from rnn_pipeline.trading import decisions, fusion, lineage
+from rnn_pipeline.warehouse import inputs
 
 #: Calendar days that surely hold the sessions which a window needs.
 _LOOK_BACK = timedelta(days=3 * SETTINGS.model.lookback + 30)
@@ -58,10 +60,12 @@ def _write(
     context: dg.AssetExecutionContext,
     table_name: str,
     rows: pd.DataFrame,
-    span: Span,
+    work: Pending,
 ) -> None:
     with warehouse.store.batch() as batch:
-        batch.replace(table_name, rows.assign(run_id=context.run.run_id), **_of(span))
+        batch.replace(table_name, rows.assign(run_id=context.run.run_id), **_of(work.span))
+        if table_name == work.asset:
+            work.done(batch)
 
 
 @dg.asset(
@@ -79,10 +83,21 @@ def price_signals(
     Sessions newer than the last walk-forward test are forecast here, once, by the champions and
     candidates of the registry; only champions are heard.
     """
-    span = span_of(context)
     store = warehouse.store
-    require(store, "price_signals", span.tickers, until="sequence_windows")
-    new = forecast_new_sessions(store, market.calendar, span, context.run.run_id)
+    require(store, "price_signals", span_of(context).tickers, until="sequence_windows")
+    rest_on = [
+        inputs.made("model_features"),
+        inputs.rows_of("forecasts"),
+        inputs.whole("models"),
+        inputs.whole("evidence"),
+    ]
+    work = pending(context, store, *rest_on)
+    if work is None:
+        return nothing_new()
+    new = forecast_new_sessions(store, market.calendar, work.span, context.run.run_id)
+    # The signals rest on the forecasts that were just made.
+    work = pending(context, store, *rest_on) or work
+    span = work.span
     forecasts = _heard(warehouse, market, span)
     evidence = store.rows("evidence", ticker=span.tickers)
     signals = fusion.price_signals(forecasts, evidence, SETTINGS.model.base_horizon)
@@ -92,7 +107,7 @@ def price_signals(
         matrix = ModelMatrix.build(features, COLUMNS)
         made_by = lineage.price_lineage(forecasts, matrix, SETTINGS.model.lookback)
         signals = signals.merge(made_by, on=["ticker", "session"])
-    _write(warehouse, context, "price_signals", signals, span)
+    _write(warehouse, context, "price_signals", signals, work)
     if len(signals):
         current = decisions.current_decisions(signals)
         show(context, made_of=table(current, ["ticker", *lineage.LINEAGE]))
@@ -102,9 +117,9 @@ def price_signals(
 
 
 @dg.asset(
+    # A session has a fold once it was forecast.
     deps=[
         news_sentiment,
-        # It forecasts the newest sessions, and a forecast says in which fold its session lies.
         price_signals,
         dg.AssetDep(walk_forward_forecasts, partition_mapping=BY_TICKER),
     ],
@@ -114,14 +129,17 @@ def sentiment_signals(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> dg.MaterializeResult:
     """The sentiment of a session as a signal, weighted by the evidence of its fold."""
-    span = span_of(context)
     store = warehouse.store
-    require(store, "sentiment_signals", span.tickers, until="sequence_windows")
+    require(store, "sentiment_signals", span_of(context).tickers, until="sequence_windows")
+    work = pending(context, store, inputs.made("news_sentiment", "price_signals"))
+    if work is None:
+        return nothing_new()
+    span = work.span
     sentiment = store.rows("news_sentiment", **_of(span))
     rows = fusion.with_folds(sentiment, store.rows("walk_forward_forecasts", **_of(span)))
     signals = fusion.sentiment_signals(rows, store.rows("evidence", ticker=span.tickers))
     signals = signals.merge(lineage.sentiment_lineage(sentiment), on=["ticker", "session"])
-    _write(warehouse, context, "sentiment_signals", signals, span)
+    _write(warehouse, context, "sentiment_signals", signals, work)
     newest = signals.groupby("ticker").tail(1)
     show(context, newest=table(newest, ["ticker", "session", "signal", "weight", "grade"]))
     return dg.MaterializeResult(metadata={**ranges(signals), **_grades(signals)})
@@ -135,9 +153,15 @@ def trading_signals(
 
     The policy of the settings says how much each source counts; what each adds is kept.
     """
-    span = span_of(context)
     store = warehouse.store
-    require(store, "trading_signals", span.tickers, until="sequence_windows")
+    require(store, "trading_signals", span_of(context).tickers, until="sequence_windows")
+    rest_on = [inputs.made("price_signals", "sentiment_signals")]
+    if SETTINGS.trading.policy == "stacking":
+        rest_on += [inputs.rows_of("targets", "target_session"), inputs.rows_of("news_sentiment")]
+    work = pending(context, store, *rest_on)
+    if work is None:
+        return nothing_new()
+    span = work.span
     price, sentiment = (
         store.rows(name, **_of(span)) for name in ("price_signals", "sentiment_signals")
     )
@@ -158,14 +182,15 @@ def trading_signals(
     )
     signals = fusion.fuse(price, sentiment, added, SETTINGS.trading)
     signals = signals.merge(lineage.fused_lineage(price, sentiment), on=["ticker", "session"])
-    _write(warehouse, context, "signal_contributions", added, span)
-    _write(warehouse, context, "trading_signals", signals, span)
-    bars = store.bars(span.tickers, span.first, span.last)
+    _write(warehouse, context, "signal_contributions", added, work)
+    _write(warehouse, context, "trading_signals", signals, work)
     newest = added[added["session"] == added["session"].max()]
     show(
         context,
-        price_with_signals=plots.price_with_signals(bars, signals),
-        contributions=plots.signal_history(signals),
+        price_with_signals=lambda: plots.price_with_signals(
+            store.bars(span.tickers, span.first, span.last), signals
+        ),
+        contributions=lambda: plots.signal_history(signals),
         why=table(newest, _WHY),
         made_of=table(decisions.current_decisions(signals), ["ticker", *lineage.LINEAGE]),
     )
@@ -191,17 +216,22 @@ def trading_decisions(
     """
     from rnn_pipeline.chain import sized
 
-    span = span_of(context)
     store = warehouse.store
-    require(store, "trading_decisions", span.tickers, until="sequence_windows")
+    require(store, "trading_decisions", span_of(context).tickers, until="sequence_windows")
+    work = pending(context, store, inputs.made("trading_signals", "price_features"))
+    if work is None:
+        return nothing_new()
+    span = work.span
     weights, accounts = sized(store, SETTINGS, span.first, span.last)
     mine = store.rows("trading_signals", **_of(span))
     made_by = mine[["ticker", "session", *lineage.LINEAGE]]
     decided = decisions.decide(mine, weights).merge(made_by, on=["ticker", "session"])
-    _write(warehouse, context, "trading_decisions", decided, span)
+    run_id = context.run.run_id
     with store.batch() as batch:
-        rows = accounts.assign(run_id=context.run.run_id)
-        batch.replace("trading_account", rows, session=(span.first, span.last))
+        days = (span.first, span.last)
+        batch.replace("trading_account", accounts.assign(run_id=run_id), session=days)
+        batch.replace("trading_decisions", decided.assign(run_id=run_id), **_of(span))
+        work.done(batch)
     current = decisions.current_decisions(decided)
     columns = ["ticker", "session", "forecast", "sentiment", "signal", "label", "grade", "position"]
     show(

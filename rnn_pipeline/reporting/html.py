@@ -305,6 +305,7 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
     # All tickers together have intervals of their own scale: a single ticker's are far wider.
     widest = (frame[["hit_low", "hit_high"]] - 0.5).abs().max(axis=1)
     frame["reach"] = widest.groupby(frame["ticker"] == POOLED).transform("max").clip(lower=0.02)
+    reached = {model: _reached(report.evidence, model) for model in frame["model"].unique()}
     groups: dict[str, Group] = {}
     for ticker, rows in frame.groupby("ticker"):
         place = {model: position for position, model in enumerate(in_order(rows["model"]))}
@@ -317,7 +318,7 @@ def _metrics(report: Report) -> tuple[Table, Table, Table]:
             record["best"] = {True: "in", False: "out"}.get(record["in_confidence_set"])
             ends = [record[end] for end in ("hit_low", "hit_rate", "hit_high")]
             record["interval"] = [50 + 50 * (end - 0.5) / record["reach"] for end in ends]
-            record["reached"] = _reached(report.evidence, model)
+            record["reached"] = reached[model]
         groups[str(ticker)] = Group(records, str(ticker))
     top = (Group(groups.pop(POOLED).rows),)
     told = {name for record in top[0].rows for name, value in record.items() if value == value}

@@ -51,6 +51,11 @@ TABLES: dict[str, str] = {
     ),
     # Sessions of the calendar between a ticker's first and last bar that have none.
     "missing_sessions": f"{_KEY}, checked_at TIMESTAMPTZ, PRIMARY KEY (ticker, session)",
+    # What the rows of all tickers of a session were made from, and how many there were: see inputs.
+    "made_from": (
+        "asset VARCHAR, session DATE, inputs VARCHAR, rows BIGINT, run_id VARCHAR,"
+        " PRIMARY KEY (asset, session)"
+    ),
     "labelled_headlines": (
         "headline VARCHAR PRIMARY KEY, label VARCHAR, split VARCHAR, source VARCHAR"
     ),
