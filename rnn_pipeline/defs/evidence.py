@@ -12,8 +12,8 @@ from rnn_pipeline.defs.models import asked_recipes, register_trained
 from rnn_pipeline.defs.networks import (
     folds_of,
     forecasters,
-    load_forecasters,
     read_fold_datasets,
+    stored_forecasters,
 )
 from rnn_pipeline.defs.partitions import BY_TICKER, ONE_RUN, SETTINGS, TICKERS, tickers_of
 from rnn_pipeline.defs.resources import (
@@ -104,7 +104,7 @@ def walk_forward_forecasts(
     require(store, "walk_forward_forecasts", tickers, until="sequence_windows")
     asked = asked_recipes(store)
     names = [recipe.model for recipe in asked.values()]
-    models = {slot: load_forecasters(recipe.model, tickers) for slot, recipe in asked.items()}
+    models = {slot: stored_forecasters(recipe.model, tickers) for slot, recipe in asked.items()}
     features = store.rows("model_features", ticker=tickers)
     rows = pd.concat(
         [

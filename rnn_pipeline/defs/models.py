@@ -83,7 +83,7 @@ def register_trained(
         )
         versions = registry.unregistered(events, versions, whole)
         if len(versions):
-            kept = files.save([forecasters[ticker] for ticker in versions["ticker"]])
+            kept = files.save(forecasters[ticker] for ticker in versions["ticker"])
             entering.append(versions.assign(checkpoint=kept))
     entered = pd.concat(entering) if entering else registry.NO_EVENTS
     added = registry.register(events, entered, asked, tickers, now, axis[-1])

@@ -26,7 +26,7 @@ from rnn_pipeline.settings import ModelSettings
 
 if TYPE_CHECKING:
     from rnn_pipeline.features.windows import FoldData
-    from rnn_pipeline.networks.walk_forward import Forecaster
+    from rnn_pipeline.networks.walk_forward import Forecaster, StoredForecasters
 
 _CHECKPOINT_COLUMNS = [
     "ticker",
@@ -227,12 +227,12 @@ def read_windows(
         yield matrix, index[index["ticker"].isin(wanted)]
 
 
-def load_forecasters(model: str, tickers: list[str]) -> dict[str, "Forecaster"]:
+def stored_forecasters(model: str, tickers: list[str]) -> "StoredForecasters":
     """The trained networks of one model, of the tickers that have any."""
-    from rnn_pipeline.networks.walk_forward import Forecaster
+    from rnn_pipeline.networks.walk_forward import StoredForecasters
 
     paths = {ticker: checkpoint_path(model, ticker) for ticker in tickers}
-    return {ticker: Forecaster.load(path) for ticker, path in paths.items() if path.exists()}
+    return StoredForecasters({ticker: path for ticker, path in paths.items() if path.exists()})
 
 
 def _save(forecaster: "Forecaster", run_id: str) -> dict[str, object]:

@@ -507,7 +507,7 @@ class ServingFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, forecasters: Sequence[Forecaster]) -> str:
+    def save(self, forecasters: Iterable[Forecaster]) -> str:
         """Write the newest fold's networks of one model's forecasters.
 
         Returns:

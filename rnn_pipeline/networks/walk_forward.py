@@ -218,6 +218,44 @@ class Forecaster:
         )
 
 
+class StoredForecasters(Mapping[str, Forecaster]):
+    """Forecasters by ticker in files, each read when it is asked for; the last one is kept.
+
+    A universe has more networks than memory. What iterates over these holds one at a time.
+
+    Args:
+        paths: ticker to file.
+    """
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self._paths = dict(paths)
+        self._last: Forecaster | None = None
+
+    def __getitem__(self, ticker: str) -> Forecaster:
+        """Read a ticker's forecaster.
+
+        Raises:
+            KeyError: the ticker has none.
+            ValueError: the file is missing or damaged.
+        """
+        path = self._paths[ticker]
+        if self._last is None or self._last.ticker != ticker:
+            self._last = Forecaster.load(path)
+        return self._last
+
+    def __contains__(self, ticker: object) -> bool:
+        """Whether there is a file; nothing is read."""
+        return ticker in self._paths
+
+    def __iter__(self) -> Iterator[str]:
+        """The tickers."""
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        """How many tickers."""
+        return len(self._paths)
+
+
 @dataclass(frozen=True, eq=False)
 class Question:
     """Sessions that the networks of one fold are asked to forecast.

@@ -21,6 +21,7 @@ from rnn_pipeline.networks.checkpoints import weights_hash
 from rnn_pipeline.networks.fleet import TrainedMember, train_members
 from rnn_pipeline.networks.walk_forward import (
     Forecaster,
+    StoredForecasters,
     StoredNetworks,
     train_walk_forward,
     walk_forward_forecasts,
@@ -247,6 +248,23 @@ def test_forecasts_together_are_the_forecasts_alone() -> None:
     outputs = others[fold.ticker].members[fold.fold, 7]
     assert last["model_hash"] == weights_hash(outputs.state)[:16]
     assert walk_forward_forecasts([], [fitted]).dtypes.equals(together.dtypes)
+
+
+def test_stored_forecasters_are_read_one_at_a_time_and_forecast_the_same(tmp_path: Path) -> None:
+    data = datasets()
+    fitted, _ = train(data)
+    save(tmp_path, list(fitted.values()))
+    paths = {ticker: tmp_path / f"{ticker}.safetensors" for ticker in fitted}
+    stored = StoredForecasters(paths | {"GONE": tmp_path / "gone"})
+    assert "GONE" in stored
+    assert "OTHER" not in stored
+    assert len(stored) == 4
+    together = walk_forward_forecasts(data, [stored])
+    assert_frame_equal(together, walk_forward_forecasts(data, [fitted]), check_exact=True)
+    read = [weakref.ref(stored[ticker]) for ticker in paths]
+    assert sum(one() is not None for one in read) == 1
+    with pytest.raises(ValueError, match="does not exist"):
+        stored["GONE"]
 
 
 def test_loss_curves_have_a_line_per_epoch() -> None:
