@@ -16,6 +16,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs import automation, partitions
+from rnn_pipeline.defs.killed_runs import close_killed_runs
 from rnn_pipeline.defs.resources import RESOURCES, WarehouseResource
 from rnn_pipeline.features.folds import fold_table, walk_forward
 from rnn_pipeline.market.calendar import SessionCalendar
@@ -266,7 +267,7 @@ def test_a_killed_run_is_ended_and_holds_up_no_other(instance, how):
     process.wait()
     pid = process.pid if how == "gone" else os.getpid()
     run_id = under_way(instance, pid, 0.0 if how == "number given again" else time.time())
-    killed = automation.close_killed_runs(instance)
+    killed = close_killed_runs(instance)
     claim = instance.event_log_storage.claim_concurrency_slot("warehouse", "next", "raw_ohlcv")
     failed = instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
     ended = how != "alive"
@@ -275,7 +276,7 @@ def test_a_killed_run_is_ended_and_holds_up_no_other(instance, how):
 
 def test_a_run_that_tells_no_process_is_left_alone(instance):
     create_run_for_test(instance, job_name="daily", status=dg.DagsterRunStatus.STARTED)
-    assert automation.close_killed_runs(instance) == []
+    assert close_killed_runs(instance) == []
 
 
 @pytest.mark.parametrize("schedule", automation.SCHEDULES, ids=lambda schedule: schedule.name)

@@ -88,7 +88,7 @@ def _dagster(settings: Settings) -> Iterator[Finding]:
     import dagster as dg
 
     from rnn_pipeline.cli.running import prepare
-    from rnn_pipeline.defs.automation import killed_runs
+    from rnn_pipeline.defs.killed_runs import killed_runs
 
     try:
         with prepare(settings) as instance:

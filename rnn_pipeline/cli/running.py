@@ -67,7 +67,8 @@ def run_job(
         RunFailed: with the first line of what went wrong.
     """
     from rnn_pipeline.definitions import defs
-    from rnn_pipeline.defs.automation import close_killed_runs, first_cause
+    from rnn_pipeline.defs.automation import first_cause
+    from rnn_pipeline.defs.killed_runs import close_killed_runs
 
     for killed in close_killed_runs(instance):
         click.echo(
