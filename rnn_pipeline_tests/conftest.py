@@ -19,10 +19,13 @@ os.environ.pop("DAGSTER_HOME", None)
 
 
 @pytest.fixture(autouse=True)
-def no_home_of_another_test(monkeypatch):
+def no_home_of_another_test():
     """Preparing Dagster's instance names its folder to the whole process: what a test starts in a
     process of its own would otherwise write into the instance of the test before."""
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    os.environ.pop("DAGSTER_HOME", None)
+    yield
+    # Fixtures of a session or a module are set up before the next test pops it.
+    os.environ.pop("DAGSTER_HOME", None)
 
 
 @pytest.fixture(scope="session")

@@ -123,7 +123,7 @@ def test_an_asset_without_sessions_stands_as_a_whole(store, asset):
 def test_what_was_made_for_a_few_tickers_is_made_again_for_all(store):
     recorded(store, digests(store), rows=4)
     recorded(store, {DAYS[3]: "other"}, rows=1, whole=False)
-    assert set(inputs.standing(store, "targets", DAYS)) == set(DAYS[:3])
+    assert store.rows("made_from")["session"].dt.date.tolist() == DAYS[:3]
 
 
 def test_what_rests_on_another_asset_follows_its_records(store):
