@@ -308,6 +308,23 @@ def test_the_schedule_runs_all_tickers_of_a_session(instance, store):
     )
 
 
+def test_files_that_have_not_come_yet_stop_neither_the_morning_nor_the_evening(
+    instance, store, tmp_path, monkeypatch
+):
+    """Whether bars are missing is what the morning's checks are for."""
+    prices = dict.fromkeys(("open", "high", "low", "close", "adj_close", "volume"), 1.0)
+    bars = pd.DataFrame([{"ticker": "AAPL", "session": "2013-01-31", **prices}])
+    (tmp_path / "drop").mkdir()
+    bars.to_csv(tmp_path / "drop" / "bars.csv", index=False)
+    os.utime(tmp_path / "drop" / "bars.csv", (0, 0))  # it does not grow any more
+    files = SETTINGS.model_copy(update={"source": "files", "drop_dir": tmp_path / "drop"})
+    monkeypatch.setattr(automation, "SETTINGS", files)
+    train(store, date(2013, 1, 31))
+    assert tick(automation.before_the_open, instance, store, "2013-02-01").run_key
+    request = tick(automation.after_the_close, instance, store, "2013-02-01")
+    assert request.tags["dagster/asset_partition_range_end"].startswith("2013-01-01|")
+
+
 def test_the_evening_on_which_a_fold_begins_trains_instead(instance, store):
     begins = train(store, date(2013, 2, 28), behind=1)
     before = SessionCalendar("XNYS").sessions(begins - timedelta(days=9), begins)[-2]

@@ -253,8 +253,8 @@ def _no_session(today: date, calendar: SessionCalendar) -> str:
     """Why nothing is to be run today; empty on a session day."""
     if not calendar.is_session(today):
         return f"{today} is no session of {SETTINGS.exchange}"
-    if today > last_day(SETTINGS):
-        return f"source {SETTINGS.source} ends on {last_day(SETTINGS)}"
+    if SETTINGS.source == "sample" and today > last_day(SETTINGS):
+        return f"the embedded sample ends on {last_day(SETTINGS)}"
     return ""
 
 
@@ -266,6 +266,11 @@ class _Tick:
     warehouse: WarehouseResource
     calendar: SessionCalendar
     today: date
+
+    @property
+    def newest(self) -> date:
+        """The last day that there can be data of: files may end earlier, or come late."""
+        return min(self.today, last_day(SETTINGS))
 
 
 def _on_session_days(
@@ -306,7 +311,7 @@ def after_the_close(tick: _Tick) -> dg.RunRequest | dg.SkipReason:
         return dg.SkipReason("a fold has begun: as_folds_begin runs the day, with training")
     tickers, since = evening(tick.instance, tick.warehouse)
     return dg.RunRequest(
-        run_key=tick.today.isoformat(), tags=range_tags(tickers, since, tick.today)
+        run_key=tick.today.isoformat(), tags=range_tags(tickers, since, tick.newest)
     )
 
 
@@ -316,7 +321,7 @@ def as_folds_begin(tick: _Tick) -> dg.RunRequest | dg.SkipReason:
     if not training_due(tick.warehouse.store, tick.calendar, tick.today):
         return dg.SkipReason("no training is due")
     _, since = evening(tick.instance, tick.warehouse)
-    days = Days(first=since.isoformat(), last=tick.today.isoformat())
+    days = Days(first=since.isoformat(), last=tick.newest.isoformat())
     return dg.RunRequest(
         run_key=f"renew {tick.today}", run_config=dg.RunConfig(ops={"run_every_stage": days})
     )
