@@ -31,6 +31,7 @@ from rnn_pipeline.defs.trading import price_signals, trading_signals
 from rnn_pipeline.evidence.baselines import BASELINES
 from rnn_pipeline.evidence.lookahead import Knowledge, first_difference
 from rnn_pipeline.features import catalogue
+from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.networks.walk_forward import Forecaster
 from rnn_pipeline.replay import replay
 from rnn_pipeline.settings import load_settings
@@ -381,6 +382,28 @@ def test_a_daily_run_that_is_killed_goes_on_to_the_same_rows(store, instance, mo
     assert page()["runs"]["state"] == "healthy"
     for name, frame in derived_tables(store).items():
         assert_frame_equal(frame, before[name], check_exact=True, obj=name)
+
+
+def test_training_that_was_stopped_on_the_way_is_still_due(store, instance, monkeypatch):
+    """Networks are there and forecasts are not: the next evening trains, and does not go on."""
+    newest = store.rows("folds")["fold"].max()
+    with store.batch() as batch:
+        batch.replace("folds", pd.DataFrame(), fold=int(newest))
+
+    def due():
+        return automation.training_due(store, SessionCalendar("XNYS"), date(2013, 3, 1))
+
+    def stopped(*_):
+        raise KeyboardInterrupt("stopped")
+
+    tags = range_tags(list(instance.get_dynamic_partitions("ticker")))
+    with monkeypatch.context() as patch:
+        patch.setattr("rnn_pipeline.networks.walk_forward.walk_forward_forecasts", stopped)
+        with pytest.raises(RunFailed, match="stopped"):
+            cli.run_job(instance, "retrain", tags)
+    assert due()
+    cli.run_job(instance, "retrain", tags)
+    assert not due()
 
 
 def test_catching_up_again_changes_nothing_and_all_is_healthy(store, instance):

@@ -32,6 +32,7 @@ from rnn_pipeline.evidence.significance import (
     trials_counted,
     with_sentiment,
 )
+from rnn_pipeline.features.folds import fold_table
 from rnn_pipeline.reporting.assemble import forecast_page
 from rnn_pipeline.reporting.tables import evidence_table_markdown
 
@@ -147,6 +148,9 @@ def walk_forward_forecasts(
     axis = session_axis(warehouse, market)
     folds = folds_of(axis, SETTINGS.model.base_horizon)
     changed = register_trained(store, models, tickers, axis, folds, context.run.run_id)
+    # Last of all: a fold that stands here counts as trained, also after a kill on the way.
+    with store.batch() as batch:
+        batch.replace("folds", fold_table(folds, axis), fold=(0, 1_000_000))
     forecasts = store.rows("walk_forward_forecasts", **mine)
     page = forecast_page(
         store.rows("all_forecasts", **mine),

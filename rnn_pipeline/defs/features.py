@@ -292,7 +292,6 @@ def sequence_windows(
     )
     with store.batch() as batch:
         batch.replace("window_sets", sets, ticker=tickers)
-        batch.replace("folds", spans, fold=(0, 1_000_000))
     _drop_unused(store.rows("window_sets")["matrix"])
     show(
         context,
