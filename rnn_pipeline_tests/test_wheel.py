@@ -84,7 +84,7 @@ def test_the_unpacked_wheel_finds_its_files_from_an_empty_folder(
     code = f"""
 import sys
 
-sys.path[:] = [path for path in sys.path if {str(ROOT)!r} not in path]
+sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]
 sys.meta_path[:] = [each for each in sys.meta_path if "editable" not in repr(each).lower()]
 sys.path.insert(0, {str(away)!r})
 import rnn_pipeline
