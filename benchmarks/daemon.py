@@ -304,7 +304,8 @@ def main() -> None:
     }
     print(json.dumps(found, indent=1))
     if options.write:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        told = json.dumps(found, indent=1).replace(folder, "...")
+        RESULTS.write_text(told + "\n")
 
 
 if __name__ == "__main__":
