@@ -32,7 +32,7 @@ from rnn_pipeline.features.folds import open_sessions, walk_forward
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.market.files import FileSource
 from rnn_pipeline.settings import load_settings
-from rnn_pipeline.warehouse import Warehouse
+from rnn_pipeline.warehouse import Warehouse, inputs
 
 _SOURCES = ["raw_ohlcv", "raw_news"]
 _FEATURES = ["price_features", "news_sentiment", "model_features"]
@@ -220,20 +220,6 @@ def training_due(store: Warehouse, calendar: SessionCalendar, today: date) -> bo
     return bool(begun) and not begun[-1].number <= trained
 
 
-#: The first session from which the evenings' work is not done to the end: bars without features, as
-#: a killed run or a bar that came late leaves them, or features that nothing was decided on.
-_UNFINISHED = """
-SELECT min(session) AS session FROM (
-    SELECT session FROM raw_ohlcv ANTI JOIN model_features USING (ticker, session)
-    WHERE is_final AND list_contains(?, ticker)
-    UNION ALL
-    SELECT session FROM model_features
-    WHERE session > (SELECT max(session) FROM trading_decisions)
-)
-WHERE session >= ? AND session < coalesce(?, DATE '9999-12-31')
-"""
-
-
 def evening(instance: dg.DagsterInstance, warehouse: WarehouseResource) -> tuple[list[str], date]:
     """The universe, and the session from which on the evening's run catches up.
 
@@ -242,11 +228,9 @@ def evening(instance: dg.DagsterInstance, warehouse: WarehouseResource) -> tuple
     """
     tickers = registered_tickers(instance, SETTINGS)
     begins = first_session(SETTINGS)
-    left = warehouse.store.read(_UNFINISHED, [tickers, begins, SETTINGS.folds.holdout_from])[
-        "session"
-    ].dropna()
+    left = inputs.first_unfinished(warehouse.store, tickers, begins, SETTINGS.folds.holdout_from)
     newest = warehouse.store.last_session() or begins
-    return tickers, min([newest, *left.dt.date])
+    return tickers, min(newest, left or newest)
 
 
 def _no_session(today: date, calendar: SessionCalendar) -> str:

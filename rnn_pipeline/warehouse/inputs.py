@@ -137,6 +137,31 @@ def standing(store: Warehouse, asset: str, sessions: Sequence[date]) -> dict[dat
     return dict(rows)
 
 
+def first_unfinished(
+    store: Warehouse, tickers: Sequence[str], begins: date, before: date | None
+) -> date | None:
+    """The first session that is not done to the end, None where all are.
+
+    It has bars without features, as a killed run or a bar that came late leaves them, or features
+    that nothing was decided on.
+    """
+    with store.connection() as connection:
+        row = connection.execute(
+            """
+            SELECT min(session) FROM (
+                SELECT session FROM raw_ohlcv ANTI JOIN model_features USING (ticker, session)
+                WHERE is_final AND list_contains(?, ticker)
+                UNION ALL
+                SELECT session FROM model_features
+                WHERE session > (SELECT max(session) FROM trading_decisions)
+            )
+            WHERE session >= ? AND session < coalesce(?, DATE '9999-12-31')
+            """,
+            [list(tickers), begins, before],
+        ).fetchone()
+    return row[0] if row else None
+
+
 def record(
     batch: Batch, asset: str, inputs: Mapping[date, str], run_id: str, *, whole: bool
 ) -> None:
