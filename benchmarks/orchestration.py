@@ -287,7 +287,7 @@ def at_size(chromium: str | None) -> dict[str, Any]:
             found["launching"] = launches(instance, address, tickers, keys)
             for name, path, text in (
                 ("asset", f"/assets/{PROBED}", "Latest materialization"),
-                ("asset, partitions", f"/assets/{PROBED}?view=partitions", "ticker"),
+                ("asset, partitions", f"/assets/{PROBED}?view=partitions", "Partitions Selected"),
                 ("graph", "/asset-groups", "evidence"),
             ):
                 if chromium:
