@@ -472,7 +472,7 @@ def raw_asset(instance):
     return materialize
 
 
-def requests(instance, cursor="0"):
+def requests(instance, cursor=None):
     context = dg.build_sensor_context(instance=instance, cursor=cursor)
     asked = list(automation.new_raw_data(context))
     ranges = [
@@ -493,6 +493,25 @@ def test_new_rows_wake_their_own_partitions_once(instance, raw_asset):
         ("2011-02-01|MSFT", "2011-02-01|MSFT"),
     ]
     assert requests(instance, cursor)[0] == []
+    raw_asset("by_hand", [fb], (days[0], days[0]), inserted=1, revised=0)
+    assert requests(instance, cursor)[0] == [("2011-01-01|FB", "2011-01-01|FB")]
+
+
+def test_many_runs_are_looked_at_some_at_a_time_and_each_once(instance, raw_asset, monkeypatch):
+    monkeypatch.setattr(automation, "_RUNS_PER_TICK", 2)
+    aapl, fb, msft = partitions.register_tickers(instance, partitions.SETTINGS)
+    for ticker, month in [(aapl, 1), (aapl, 3), (fb, 1), (msft, 2), (fb, 5)]:
+        raw_asset("by_hand", [ticker], (date(2011, month, 1),) * 2, inserted=1, revised=0)
+    cursor, found = None, []
+    for _ in range(4):
+        asked, cursor = requests(instance, cursor)
+        found.append(asked)
+    assert found == [
+        [("2011-01-01|AAPL", "2011-03-01|AAPL")],
+        [("2011-01-01|FB", "2011-01-01|FB"), ("2011-02-01|MSFT", "2011-02-01|MSFT")],
+        [("2011-05-01|FB", "2011-05-01|FB")],
+        [],
+    ]
 
 
 @pytest.mark.parametrize(
