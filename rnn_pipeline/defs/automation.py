@@ -378,10 +378,7 @@ def _tell(*alerts: Alert) -> None:
 def first_cause(failures: Iterable[dg.DagsterEvent]) -> str:
     """The innermost error of the first step that failed, without Dagster's wrapping; or ""."""
     for event in failures:
-        failure = event.step_failure_data
-        if failure.user_failure_data is not None:
-            return f"{event.step_key}: {failure.user_failure_data.description}"
-        error = failure.error
+        error = event.step_failure_data.error
         while error is not None and error.cause is not None:
             error = error.cause
         if error is None:
