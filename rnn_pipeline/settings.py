@@ -621,7 +621,7 @@ class Settings(BaseSettings):
     )
     start: date | None = Field(
         None,
-        description="first session wanted; empty: the first of the sample or of the files, or five years back",
+        description="first session wanted; empty: that of the sample or files, or five years back",
     )
     exchange: str = Field("XNYS", description="ISO market code of the exchange calendar")
     data_dir: Path = Field(Path("data"), description="warehouse, payloads, checkpoints, reports")
