@@ -1,5 +1,6 @@
 """The asset graph as Dagster sees it, without running it."""
 
+import logging
 import os
 import subprocess
 import time
@@ -20,6 +21,7 @@ from rnn_pipeline.defs import automation, partitions
 from rnn_pipeline.defs.guidance import says_why
 from rnn_pipeline.defs.killed_runs import close_killed_runs
 from rnn_pipeline.defs.resources import RESOURCES, WarehouseResource
+from rnn_pipeline.defs.terminal import terminal
 from rnn_pipeline.features.folds import fold_table, walk_forward
 from rnn_pipeline.market.calendar import SessionCalendar
 from rnn_pipeline.settings import SettingsError, load_settings
@@ -724,3 +726,12 @@ def test_schedules_follow_the_settings_and_know_that_some_exchanges_trade_on_sun
     assert {schedule.execution_timezone for schedule in automation.SCHEDULES} == {
         "America/New_York"
     }
+
+
+def test_a_terminal_shows_what_the_library_says_outside_of_a_runs_log(monkeypatch, capsys):
+    library = logging.getLogger("rnn_pipeline.networks")
+    monkeypatch.setattr(library, "handlers", [])
+    for _ in range(2):  # a command runs several jobs
+        terminal.logger_fn(dg.build_init_logger_context())
+    logging.getLogger("rnn_pipeline.networks.kernels.cpu").info("compiling about %s s", 20)
+    assert capsys.readouterr().err == "    compiling about 20 s\n"

@@ -40,5 +40,10 @@ class _StepLines(logging.Handler):
 def terminal(_context: dg.InitLoggerContext) -> logging.Logger:
     """The logger of runs that a person watches on a terminal."""
     logger = logging.Logger("terminal", level=logging.DEBUG)
-    logger.addHandler(_StepLines())
+    lines = _StepLines()
+    logger.addHandler(lines)
+    # What networks say outside of a run's own log: that a kernel is being compiled, for one.
+    library = logging.getLogger("rnn_pipeline.networks")
+    library.setLevel(logging.INFO)
+    library.handlers = [lines]
     return logger
