@@ -274,8 +274,7 @@ def _attached(process: int, address: LakeAddress, timeout: float) -> _Attached:
     try:
         catalog = _quoted(address.catalog.get_secret_value())
         instance.execute(f"ATTACH {catalog} AS {lake.name}_turn (TYPE postgres, READ_ONLY)")
-        there = f"SELECT to_regclass('{address.schema}.ducklake_metadata') IS NOT NULL AS there"
-        if lake.ask(instance, there)[0][0] or address.snapshot is not None:
+        if address.snapshot is not None or _is_whole(lake):
             _attach(lake)
         else:
             with _turn(lake, timeout):
@@ -290,6 +289,18 @@ def _attached(process: int, address: LakeAddress, timeout: float) -> _Attached:
             f" version {SCHEMA_VERSION}: use the program that wrote it, or another schema"
         )
     return lake
+
+
+def _is_whole(lake: _Attached) -> bool:
+    """Whether the tables are there; the catalog itself is there a moment before them."""
+    names = f"{lake.address.schema}.ducklake_table"
+    for query in (
+        f"SELECT to_regclass('{names}') IS NOT NULL AS there",
+        f"SELECT EXISTS (SELECT FROM {names} WHERE table_name = 'meta') AS there",
+    ):
+        if not lake.ask(lake.instance, query)[0][0]:
+            return False
+    return True
 
 
 def _attach(lake: _Attached) -> None:

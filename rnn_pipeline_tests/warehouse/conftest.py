@@ -1,6 +1,7 @@
 """The engines of the warehouse; the lake's servers are started once, where they are installed."""
 
 import itertools
+import logging
 import os
 import urllib.request
 from importlib.util import find_spec
@@ -42,6 +43,8 @@ def object_store(catalog_server):
     """Address of an S3 server with a bucket named ``bucket``, whose keys are in the environment."""
     from moto.server import ThreadedMotoServer
 
+    # A line for every request buries what a failed test has to say.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())

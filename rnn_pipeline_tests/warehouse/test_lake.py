@@ -1,5 +1,6 @@
 """The warehouse on DuckLake, with a real PostgreSQL server and an S3-compatible store."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -61,15 +62,29 @@ WRITER = """
 def test_four_writers_lose_nothing_and_duplicate_nothing(lake):
     batches = 4
     writers = [in_another_process(lake, WRITER, name, batches) for name in "stuv"]
-    assert [writer.wait(120) for writer in writers] == [0] * 4
     for writer in writers:
-        writer.stdout.close()
+        writer.communicate(timeout=120)
+    assert [writer.returncode for writer in writers] == [0] * 4
     ledger = lake.rows("ingest_ledger", "entry, run_id")
     assert ledger["entry"].tolist() == list(range(4 * batches))
     assert ledger["run_id"].value_counts().to_dict() == dict.fromkeys("stuv", batches)
     rows = lake.rows("raw_ohlcv", "ticker, session, revision")
     assert rows.loc[rows["ticker"] == "A", "revision"].tolist() == list(range(4 * batches))
     assert len(rows) == 4 * batches * 41 == len(rows.drop_duplicates())
+    # As it was after any number of batches, whoever wrote them: those and nothing else.
+    for committed in (1, 7, 4 * batches):
+        past = lake.at(int(lake.snapshots()["snapshot_id"].iloc[committed - 4 * batches - 1]))
+        assert past.rows("ingest_ledger", "entry")["entry"].tolist() == list(range(committed))
+        assert len(past.rows("raw_ohlcv", "ticker")) == committed * 41
+
+
+def test_a_lake_whose_maker_was_killed_before_its_tables_were_there_is_made_whole(lake):
+    from rnn_pipeline.warehouse import lake as module
+
+    half_made = module._Attached(module._engine(os.getpid()), lake.address, "half_made")
+    module._log_in(half_made)
+    module._attach(half_made)
+    assert lake.last_session() is None
 
 
 def test_a_killed_writer_gives_its_turn_back_and_leaves_nothing_half_there(lake):
