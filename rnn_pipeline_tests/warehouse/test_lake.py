@@ -11,13 +11,17 @@ import pytest
 from pandas.testing import assert_frame_equal
 from pydantic import SecretStr
 
+from rnn_pipeline.market.rebuild import upgrade
 from rnn_pipeline.settings import load_settings
 from rnn_pipeline.warehouse import (
     Warehouse,
     WarehouseError,
     WarehouseLocked,
+    WarehouseVersionError,
     open_warehouse,
 )
+from rnn_pipeline.warehouse.lake import Lake, LakeAddress
+from rnn_pipeline.warehouse.schema import SCHEMA_VERSION
 from rnn_pipeline_tests.warehouse.test_store import close_of, revisions
 
 pytestmark = pytest.mark.lake
@@ -179,7 +183,6 @@ def test_the_lake_reads_what_the_file_reads_as_of_every_moment_and_as_it_was(twi
 
 
 def test_rows_move_from_the_file_to_a_lake_and_back_as_they_are(twins, lake, tmp_path):
-    from rnn_pipeline.warehouse.lake import Lake, LakeAddress
     from rnn_pipeline.warehouse.migration import load, save
 
     file, _, _ = twins
@@ -202,19 +205,52 @@ def test_rows_move_from_the_file_to_a_lake_and_back_as_they_are(twins, lake, tmp
     assert_frame_equal(back.rows("price_features"), file.rows("price_features"))
 
 
-def test_a_lake_of_another_version_is_left_alone(lake):
+def left_by_another_program(lake, statements: str) -> Lake:
+    """Change a lake as an older or newer program would have left it, seen by a new process."""
     with lake.connection() as connection:
-        connection.execute("UPDATE meta SET schema_version = 99")
-    from rnn_pipeline.warehouse import lake as module
+        connection.execute(statements)
+    return Lake(lake.address, lake.lock_timeout + 1)
 
-    module._attached.cache_clear()
-    with pytest.raises(WarehouseError, match="has schema version 99"):
+
+@pytest.mark.parametrize(("found", "way"), [(99, "install the newer program"), (3, "upgrade`")])
+def test_a_lake_of_another_version_is_left_alone(lake, found, way):
+    lake = left_by_another_program(lake, f"UPDATE meta SET schema_version = {found}")
+    with pytest.raises(WarehouseVersionError, match=f"has schema version {found}.*{way}"):
         lake.last_session()
+    if found > SCHEMA_VERSION:
+        with pytest.raises(WarehouseVersionError, match="install the newer program"):
+            upgrade(lake)
+    assert lake.schema_version() == found
+
+
+def test_an_older_lake_is_upgraded_with_every_revision_and_its_past_stays(lake):
+    features = revisions(HISTORY[0])[["ticker", "session"]].assign(rsi_14=1.0)
+    with lake.batch() as batch:
+        for rows in HISTORY:
+            batch.append("raw_ohlcv", revisions(rows))
+        batch.append("price_features", features)
+    before = lake.rows("raw_ohlcv")
+    older = left_by_another_program(
+        lake,
+        "DROP VIEW decisions_v1; ALTER TABLE trading_decisions DROP COLUMN policy;"
+        " ALTER TABLE raw_ohlcv DROP COLUMN provenance;"
+        " ALTER TABLE raw_ohlcv ADD COLUMN gone INTEGER; DROP TABLE made_from;"
+        " UPDATE meta SET schema_version = 3",
+    )
+    last = int(lake.snapshots()["snapshot_id"].max())
+    assert upgrade(older)["raw_ohlcv"] == sum(len(rows) for rows in HISTORY)
+    assert upgrade(older) == {}
+    assert_frame_equal(
+        older.rows("raw_ohlcv").drop(columns="provenance"), before.drop(columns="provenance")
+    )
+    assert older.rows("price_features").empty
+    assert older.rows("decisions_v1").empty
+    assert older.rows("made_from").empty
+    with pytest.raises(WarehouseVersionError, match="has schema version 3"):
+        older.at(last).last_session()
 
 
 def test_no_message_shows_the_catalogs_password(catalog_server, object_store):
-    from rnn_pipeline.warehouse.lake import Lake, LakeAddress
-
     port = catalog_server.port
     for catalog in (
         f"host=127.0.0.1 port={port} user=nobody_here password={MARKED} dbname=lake",
@@ -234,8 +270,6 @@ def test_no_message_shows_the_catalogs_password(catalog_server, object_store):
 def test_a_server_that_went_away_is_one_line_and_used_again_when_it_is_back(
     lake, catalog_server, object_store
 ):
-    from rnn_pipeline.warehouse.lake import Lake, LakeAddress
-
     catalog = SecretStr(f"{catalog_server.address('lake')} password={MARKED}")
     known = Lake(LakeAddress(catalog, lake.address.schema, lake.address.data_path, object_store))
     assert known.last_session() is None
@@ -253,8 +287,6 @@ def test_a_server_that_went_away_is_one_line_and_used_again_when_it_is_back(
 
 
 def test_readers_and_writers_have_roles_of_their_own(lake, catalog_server):
-    from rnn_pipeline.warehouse.lake import Lake, LakeAddress
-
     name = lake.address.schema
     roles = Path(__file__).parents[2] / "deploy/postgres/roles.sql"
     catalog_server.database(f"{name}_roles")
