@@ -21,7 +21,7 @@ from rnn_pipeline.warehouse import (
     open_warehouse,
 )
 from rnn_pipeline.warehouse.lake import Lake, LakeAddress
-from rnn_pipeline.warehouse.schema import SCHEMA_VERSION
+from rnn_pipeline.warehouse.schema import SCHEMA_VERSION, TABLES
 from rnn_pipeline_tests.warehouse.test_store import close_of, revisions
 
 pytestmark = pytest.mark.lake
@@ -322,3 +322,49 @@ def test_the_settings_choose_the_engine(lake, monkeypatch, tmp_path):
     assert store.last_session() is None
     assert str(store) == f"sample at {lake.address.data_path}/sample"
     assert not any(tmp_path.iterdir())
+
+
+#: When and by which run a row was made, and what holds that: files name the moment they were
+#: written at, and ``made_from`` digests their hashes.
+MADE = {
+    "run_id",
+    *("created_at", "changed_at", "checked_at", "committed_at", "fetched_at", "tried_at"),
+    *("written_at", "checkpoint_hash", "inputs"),
+}
+
+
+def test_the_demo_makes_the_same_tables_on_a_lake_as_in_a_file(
+    demo, catalog_server, object_store, tmp_path, monkeypatch
+):
+    """Value for value, in every table: what was taken in, forecast, judged and decided."""
+    assert demo.exit_code == 0, demo.output
+    file = open_warehouse(load_settings())
+    catalog = f"{catalog_server.database('demo')} password={MARKED}"
+    monkeypatch.setenv("RNN_PIPELINE_LAKE_CATALOG", catalog)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"id-{MARKED}")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"key-{MARKED}")
+    monkeypatch.setenv("RNN_PIPELINE_WAREHOUSE__ENGINE", "ducklake")
+    monkeypatch.setenv("RNN_PIPELINE_WAREHOUSE__DATA_PATH", "s3://bucket/demo")
+    monkeypatch.setenv("RNN_PIPELINE_WAREHOUSE__ENDPOINT", object_store)
+    monkeypatch.setenv("RNN_PIPELINE_DATA_DIR", str(tmp_path))
+    command = "from rnn_pipeline.cli import main; main()"
+    again = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", command, "demo"], capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(path.suffix == ".duckdb" for path in files)
+    assert not any(MARKED.encode() in path.read_bytes() for path in files)
+    assert MARKED not in again.stdout + again.stderr
+    store = open_warehouse(load_settings())
+    made = {}
+    for table in TABLES:
+        # An order is known from the moment on that it was written down.
+        dropped = list(MADE | ({"known_at"} if table == "paper_orders" else set()))
+        one, other = (
+            each.rows(table).drop(columns=dropped, errors="ignore") for each in (file, store)
+        )
+        assert_frame_equal(other, one, check_exact=True, obj=table)
+        made[table] = len(one)
+    assert min(made[name] for name in ("forecasts", "evidence", "trading_decisions")) > 0
+    assert sum(made.values()) > 30_000
