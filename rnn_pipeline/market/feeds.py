@@ -9,6 +9,7 @@ import re
 import urllib.request
 from collections.abc import Sequence
 from datetime import date
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -98,7 +99,7 @@ def _get(url: str) -> bytes:
         kind = RateLimited if error.code == 429 else SourceUnavailable
         error.close()
         raise kind(f"feed {url} answers HTTP {error.code}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         # In the library's own words the address may stand as it was asked.
         reason = error if address == url else type(getattr(error, "reason", error)).__name__
         raise SourceUnavailable(f"feed {url} cannot be reached: {reason}") from None
