@@ -6,7 +6,7 @@ empty warehouse, a second daemon is started, a daily run and a backfill go throu
 the worker of a run is killed. Prints what was seen and how long it took, and ends with 1 if it is
 not what ``README.md`` promises.
 
-    PYTHONPATH=. python deploy/rehearse.py [ducklake|file]
+    PYTHONPATH=.:.venv/lake .venv/bin/python deploy/rehearse.py [ducklake|file]
 """
 
 from __future__ import annotations
