@@ -60,8 +60,7 @@ def fitted(points: Sequence[Point]) -> Fit:
     def fit(columns: int) -> Fit:
         found, _ = nnls(parts[:, :columns] / costs[:, None], np.ones(len(costs)))
         missed = parts[:, :columns] @ found / costs - 1
-        values = [*map(float, found), *[0.0] * (4 - columns)]
-        return Fit(*values, worst_miss=float(np.abs(missed).max()))
+        return Fit(*map(float, [*found, *[0.0] * (4 - columns), np.abs(missed).max()]))
 
     straight, bent = fit(3), fit(4)
     grows_faster = straight.worst_miss > 0.1 and bent.worst_miss < straight.worst_miss / 2
@@ -97,30 +96,32 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Training:
-    """Networks trained as tasks, on all cores of all nodes.
+class Each:
+    """What is done for each of many things that do not depend on each other, on all nodes.
 
     Attributes:
-        network_s: processor seconds of one network on one core.
-        networks: of a ticker and so many years.
-        task_overhead_s: of the process that hands the tasks out.
+        seconds_of_one: processor seconds of one core.
+        per_ticker: how many there are of a ticker, by its years.
+        cores: of a node that work on them.
+        task_overhead_s: of the process that hands them out in tasks, where there are several nodes.
     """
 
-    network_s: float
-    networks: Callable[[float], int]
-    task_overhead_s: float
+    seconds_of_one: float
+    per_ticker: Callable[[float], int]
+    cores: int = CORES
+    task_overhead_s: float = 0.0
 
     def seconds(self, tickers: float, years: float, nodes: int) -> float:
         """On so many nodes; on one without tasks."""
-        work = tickers * self.networks(years) * self.network_s
+        work = tickers * self.per_ticker(years) * self.seconds_of_one
         tasks = ceil(work / TASK_S) if nodes > 1 else 0
-        return work / (CORES * nodes) + tasks * self.task_overhead_s
+        return work / (self.cores * nodes) + tasks * self.task_overhead_s
 
 
-def networks_of(
-    train: int, val: int, test: int, per_fold: int, sessions_per_year: int = 252
+def of_folds(
+    train: int, val: int, test: int, per_fold: int = 1, sessions_per_year: int = 252
 ) -> Callable[[float], int]:
-    """Networks per ticker by years: so many for every fold, the last one perhaps not yet full."""
+    """So many per ticker for every fold that begins in so many years."""
 
     def count(years: float) -> int:
         return per_fold * max(0, ceil((years * sessions_per_year - train - val) / test))
@@ -129,7 +130,7 @@ def networks_of(
 
 
 def times(
-    stages: Mapping[str, Stage | Training],
+    stages: Mapping[str, Stage | Each],
     sizes: Sequence[float],
     years: float,
     nodes: Sequence[int],

@@ -10,14 +10,13 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.growth import Fit, Stage, Training, fitted, in_words, networks_of, times
+from benchmarks.growth import Each, Fit, Stage, fitted, in_words, of_folds, times
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = Path(__file__).parents[1] / "docs" / "growth.md"
 PICTURE = PAGE.parent / "images" / "growth.svg"
-MARKS = ("<!-- figures: begin -->", "<!-- figures: end -->")
 
 SIZES = (24, 500, 5000)
 YEARS = 10
@@ -31,6 +30,7 @@ TASK_OVERHEAD_S = 0.01
 WHOLE = ("decisions", "report", "Dagster")
 """Stages that look at all tickers at once, or that one database serves."""
 HANDING_OUT = "training, handing out"
+BASELINES = "baselines of a fold"
 
 Figures = Mapping[str, Mapping[str, Any]]
 
@@ -53,12 +53,12 @@ def fit_or_nothing(found: Sequence[tuple[float, float, float]]) -> Fit:
     return fitted(found) if min(value for *_, value in found) > 0 else Fit()
 
 
-def stages_of(run: str, figures: Figures) -> dict[str, Stage | Training]:
+def stages_of(run: str, figures: Figures) -> dict[str, Stage | Each]:
     """The model's stages of one kind of run, in the order in which they are listed there."""
     universes = figures["universes"]
     named = next(iter(universes.values()))[run]["by_stage"]
     loading = mean(value for *_, value in points(universes, run, "imports", "processor_s"))
-    found: dict[str, Stage | Training] = {"imports": Stage(Fit(fixed=loading))}
+    found: dict[str, Stage | Each] = {"imports": Stage(Fit(fixed=loading))}
     for name in named:
 
         def fit(figure: str, name: str = name) -> Fit:
@@ -66,12 +66,16 @@ def stages_of(run: str, figures: Figures) -> dict[str, Stage | Training]:
 
         if name == "training":
             own = figures["training"]
-            found[name] = Training(
+            found[name] = Each(
                 mean(own[network]["processor_s_of_one"] for network in NETWORKS),
-                networks_of(**FOLDS, per_fold=2 * len(NETWORKS)),
-                TASK_OVERHEAD_S,
+                of_folds(**FOLDS, per_fold=2 * len(NETWORKS)),
+                task_overhead_s=TASK_OVERHEAD_S,
             )
             found[HANDING_OUT] = Stage(fit("main_thread_s"), whole=True)
+            continue
+        if name == "baselines":
+            one = figures["training"][BASELINES]["processor_s_of_one"]
+            found[name] = Each(one, of_folds(**FOLDS), cores=1)
             continue
         repeated = Fit()
         if name == "features":
@@ -86,17 +90,16 @@ def measured_up_to(figures: Figures) -> float:
     return max(one["tickers"] * one["years"] for one in figures["universes"].values())
 
 
-def markdown(figures: Figures) -> str:
-    """All tables."""
-    parts = [
-        _times(figures),
-        *(_by_stage(run, figures) for run in RUNS),
-        _stored(figures),
-        _networks(figures),
-        _events(figures),
-        _wide(figures),
-    ]
-    return "\n\n".join(parts)
+def tables(figures: Figures) -> dict[str, str]:
+    """Every table by the name that its place on the page has."""
+    return {
+        "times": _times(figures),
+        **{run: _by_stage(run, figures) for run in RUNS},
+        "stored": _stored(figures),
+        "networks": _networks(figures),
+        "events": _events(figures),
+        "wide": _wide(figures),
+    }
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -132,7 +135,7 @@ def _by_stage(run: str, figures: Figures) -> str:
     """What the model's numbers are."""
     rows = []
     for name, stage in stages_of(run, figures).items():
-        if isinstance(stage, Training):
+        if isinstance(stage, Each):
             continue
         whole = stage.total
         square = f" + {_number(whole.per_million_pairs)} N²/10⁶" if whole.per_million_pairs else ""
@@ -159,7 +162,7 @@ def _stored(figures: Figures) -> str:
     """Bytes of what lies on disk, and memory."""
     universes = figures["universes"]
     kinds = next(iter(universes.values()))["bytes"]
-    per_ticker = networks_of(**FOLDS, per_fold=1)(YEARS) * 2
+    per_ticker = of_folds(**FOLDS, per_fold=2)(YEARS)
     of_networks = per_ticker * sum(figures["training"][name]["bytes_of_one"] for name in NETWORKS)
     rows = []
     for name in kinds:
@@ -182,13 +185,13 @@ def _networks(figures: Figures) -> str:
         [
             name,
             _number(1000 * own["processor_s_of_one"]),
-            _number(own["per_s_by_the_clock_on_two"]),
-            _number(own["bytes_of_one"] / 1000),
+            _number(own["per_s_by_the_clock_on_two"]) if name != BASELINES else "",
+            _number(own["bytes_of_one"] / 1000) if name != BASELINES else "",
         ]
         for name, own in figures["training"].items()
         if isinstance(own, Mapping)
     ]
-    head = ["network", "ms of one core", "per s on two cores, by the clock", "kB"]
+    head = ["one", "ms of one core", "per s on two cores, by the clock", "kB"]
     return _rows(head, rows)
 
 
@@ -243,7 +246,7 @@ def picture(figures: Figures) -> Figure:
         styled,
     )
 
-    sizes = np.geomspace(SIZES[0], SIZES[-1], 40)
+    sizes = np.geomspace(SIZES[0], SIZES[-1], 40).tolist()
     evening = times(stages_of("evening", figures), sizes, YEARS, NODES)
     every = times(stages_of("rebuild", figures), sizes, YEARS, NODES)
 
@@ -304,11 +307,18 @@ def _round_time(seconds: int) -> str:
 
 
 def write(figures: Figures) -> None:
-    """Replace the page's figures and its picture."""
+    """Replace the page's tables, each between ``<!-- NAME -->`` and ``<!-- end -->``; its picture.
+
+    Raises:
+        ValueError: the page has no place for a table.
+    """
     from rnn_pipeline.reporting.plots import svg
 
-    begin, end = MARKS
     text = PAGE.read_text()
-    before, after = text.partition(begin)[0], text.partition(end)[2]
-    PAGE.write_text(f"{before}{begin}\n\n{markdown(figures)}\n\n{end}{after}")
-    PICTURE.write_text(svg(picture(figures)))
+    for name, table in tables(figures).items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        if not mark:
+            raise ValueError(f"{PAGE.name} has no line <!-- {name} --> for the table")
+        text = f"{before}{mark}\n{table}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    PAGE.write_text(text)
+    PICTURE.write_text(svg(picture(figures)) + "\n")

@@ -8,7 +8,7 @@
   wall seconds, those with the warehouse's lock held, memory; and bytes of what is stored.
 - wide: 500 to 5,000 tickers by one year, taken in and made into features without Dagster.
 - training: the default networks on the default folds, a sample of the members (each is trained for
-  itself, so a fleet costs its multiple), and the smallest network.
+  itself, so a fleet costs its multiple), the smallest network, and a fold's baselines.
 - events: Dagster alone, with empty assets of up to 5,000 tickers by the months of a year.
 
 Every figure comes from a process of its own. ``--write`` replaces the kept figures of the parts
@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import growth_page
+from benchmarks.growth_page import BASELINES
 from benchmarks.made_up import SOON_TRAINED, drop, environment, universe
 from benchmarks.meter import Meter
 
@@ -73,8 +74,8 @@ backend = "cpu"
 LAST = "2024-06-24"
 A_YEAR = 252
 """Sessions."""
-UNIVERSES = ((24, 2), (24, 8), (100, 2), (250, 2), (500, 2))
-"""Tickers and years."""
+UNIVERSES = ((24, 2), (24, 8), (100, 2), (500, 2))
+"""Tickers and years; with fewer than two the features' warm-up leaves no fold."""
 SAMPLED_FROM = (24, 8)
 """The universe whose bars the sample of members learns from."""
 WIDE = (500, 1500, 5000)
@@ -150,7 +151,7 @@ def of_span(
         for start, stop in held
         if start < ended and stop > begun
     ]
-    return {
+    spent = {
         "s": found["seconds"],
         "processor_s": found["processor_seconds"],
         "main_thread_s": found["main_thread_seconds"],
@@ -158,6 +159,7 @@ def of_span(
         "held_processor_s": sum(one["processor_seconds"] for one in locked),
         "peak_mb": found["peak_mb"],
     }
+    return {name: round(value, 3) for name, value in spent.items()}
 
 
 def added(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -253,7 +255,7 @@ def evening() -> dict[str, Any]:
 
 def shared() -> dict[str, Any]:
     """What features of one ticker cost that compares itself with all: each node's own share."""
-    from rnn_pipeline.defs.partitions import SETTINGS
+    from rnn_pipeline.defs.partitions import SETTINGS, first_session
     from rnn_pipeline.defs.resources import WAREHOUSE
     from rnn_pipeline.features import catalogue
 
@@ -261,7 +263,6 @@ def shared() -> dict[str, Any]:
     one, *rest = store.tickers()
     last = store.last_session()
     assert last is not None
-    assert SETTINGS.start is not None
 
     def compare(first: date) -> None:
         bars = store.bars_by_era([one], first, last, catalogue.WARM_UP)
@@ -271,23 +272,22 @@ def shared() -> dict[str, Any]:
     compare(last)
     return {
         "evening": used(lambda: compare(last)),
-        "rebuild": used(lambda: compare(SETTINGS.start or last)),
+        "rebuild": used(lambda: compare(first_session(SETTINGS))),
     }
 
 
 def wide() -> dict[str, Any]:
     """Bars into the warehouse and their features, of a history and of one session more."""
-    from rnn_pipeline.defs.partitions import SETTINGS
+    from rnn_pipeline.defs.partitions import SETTINGS, first_session
     from rnn_pipeline.defs.resources import MARKET, WAREHOUSE
     from rnn_pipeline.features import catalogue, price
     from rnn_pipeline.market.ingest import Request, ingest_bars
 
-    store, tickers = WAREHOUSE.store, list(SETTINGS.tickers)
-    assert SETTINGS.start is not None
+    store, tickers, begins = WAREHOUSE.store, list(SETTINGS.tickers), first_session(SETTINGS)
     coming = SETTINGS.data_dir / "coming.parquet"
 
     def take_in() -> None:
-        request = Request(tickers, SETTINGS.start, date.fromisoformat(LAST), "")
+        request = Request(tickers, begins, date.fromisoformat(LAST), "")
         ingest_bars(store, WAREHOUSE.payloads, MARKET.feed, MARKET.calendar, request)
 
     def make_features(first: date, last: date) -> None:
@@ -304,8 +304,8 @@ def wide() -> dict[str, Any]:
         return found
 
     first = used(take_in)
-    features = used(lambda: make_features(SETTINGS.start or newest(), newest()))
-    coming.rename(SETTINGS.drop_dir / coming.name if SETTINGS.drop_dir else coming)
+    features = used(lambda: make_features(begins, newest()))
+    coming.rename(SETTINGS.data_dir / "drop" / coming.name)
     second = used(take_in)
     return {
         "rebuild": {"ingest": first, "features": features},
@@ -323,6 +323,7 @@ def training() -> dict[str, Any]:
     from rnn_pipeline.defs.features import COLUMNS
     from rnn_pipeline.defs.networks import read_fold_datasets
     from rnn_pipeline.defs.resources import MARKET, WAREHOUSE
+    from rnn_pipeline.evidence.baselines import walk_forward_baselines
     from rnn_pipeline.networks.fleet import Compute
     from rnn_pipeline.networks.walk_forward import train_walk_forward
     from rnn_pipeline.settings import ModelSettings, NetworkSpec, TrainingSpec
@@ -373,6 +374,21 @@ def training() -> dict[str, Any]:
                 "per_s_by_the_clock_on_two": round(networks / together["s"], 1),
                 "bytes_of_one": round(sum(file.stat().st_size for file in files) / networks),
             }
+    torch.set_num_threads(1)
+    targets = WAREHOUSE.store.rows("targets", ticker=sampled, horizon=1)
+    fitted = 0
+
+    def fit(tickers: list[str]) -> None:
+        nonlocal fitted
+        datasets = read_fold_datasets(WAREHOUSE, MARKET, tickers, 1)
+        _, fitted = walk_forward_baselines(datasets, targets)
+
+    fit(sampled[:1])  # imported by now
+    spent = used(partial(fit, sampled))
+    found[BASELINES] = {
+        "folds": fitted,
+        "processor_s_of_one": round(spent["processor_s"] / fitted, 5),
+    }
     return found
 
 
@@ -563,7 +579,7 @@ def main() -> None:
     if missing := [part for part in PARTS if part not in known]:
         sys.exit(f"no page without the parts {', '.join(missing)}")
     figures = {part: known[part]["figures"] for part in PARTS}
-    print(growth_page.markdown(figures))
+    print("\n\n".join(growth_page.tables(figures).values()))
     if asked.write or asked.page:
         growth_page.write(figures)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.growth import Fit, Stage, Training, fitted, in_words, networks_of, times
+from benchmarks.growth import Each, Fit, Stage, fitted, in_words, of_folds, times
 
 SIZES = [(24, 2), (24, 8), (100, 2), (250, 2), (500, 2)]
 
@@ -54,9 +54,9 @@ def test_nodes_divide_what_neither_holds_the_lock_nor_looks_at_everyone() -> Non
 
 def test_networks_train_on_both_cores_of_every_node_and_tasks_cost_their_handing_out() -> None:
     # (10 x 252 - 1000 - 125) / 250 = 5.6: six folds begin.
-    count = networks_of(1000, 125, 250, per_fold=6)
+    count = of_folds(1000, 125, 250, per_fold=6)
     assert [count(years) for years in (10, 5, 4)] == [36, 6, 0]
-    stage = Training(network_s=0.1, networks=count, task_overhead_s=0.5)
+    stage = Each(0.1, count, cores=2, task_overhead_s=0.5)
     # 100 tickers: 3,600 networks of 0.1 s, 360 s of work, 6 tasks of a minute.
     assert stage.seconds(100, 10, 1) == pytest.approx(180)
     assert stage.seconds(100, 10, 10) == pytest.approx(360 / 20 + 6 * 0.5)
