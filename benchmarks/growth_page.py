@@ -5,6 +5,7 @@ The model is that of ``benchmarks.growth``; here its stages are put together fro
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -25,8 +26,9 @@ RUNS = {"evening": "an evening", "rebuild": f"everything, {YEARS} years"}
 NETWORKS = ("lstm", "gru", "stacked_lstm")
 FOLDS = {"train": 1000, "val": 125, "test": 250}
 """The defaults; of each fold there are the networks by two seeds."""
-TASK_OVERHEAD_S = 0.01
-"""Of the process that hands out Ray's tasks: assumed."""
+RAY = Path(__file__).parent / "results" / "ray.json"
+ASSUMED_OVERHEAD_S = 0.01
+"""Of the process that hands out a Ray task, where ``benchmarks.ray_overhead`` was not run."""
 WHOLE = ("decisions", "report", "Dagster")
 """Stages that look at all tickers at once, or that one database serves."""
 HANDING_OUT = "training, handing out"
@@ -53,6 +55,13 @@ def fit_or_nothing(found: Sequence[tuple[float, float, float]]) -> Fit:
     return fitted(found) if min(value for *_, value in found) > 0 else Fit()
 
 
+def task_overhead_s() -> float:
+    """Seconds that one Ray task costs besides its work."""
+    if not RAY.exists():
+        return ASSUMED_OVERHEAD_S
+    return float(json.loads(RAY.read_text())["seconds"]["task, one after the other"]["median"])
+
+
 def stages_of(run: str, figures: Figures) -> dict[str, Stage | Each]:
     """The model's stages of one kind of run, in the order in which they are listed there."""
     universes = figures["universes"]
@@ -69,7 +78,7 @@ def stages_of(run: str, figures: Figures) -> dict[str, Stage | Each]:
             found[name] = Each(
                 mean(own[network]["processor_s_of_one"] for network in NETWORKS),
                 of_folds(**FOLDS, per_fold=2 * len(NETWORKS)),
-                task_overhead_s=TASK_OVERHEAD_S,
+                task_overhead_s=task_overhead_s(),
             )
             found[HANDING_OUT] = Stage(fit("main_thread_s"), whole=True)
             continue
@@ -191,6 +200,8 @@ def _networks(figures: Figures) -> str:
         for name, own in figures["training"].items()
         if isinstance(own, Mapping)
     ]
+    known = "measured" if RAY.exists() else "assumed"
+    rows.append([f"Ray task, handed out ({known})", _number(1000 * task_overhead_s()), "", ""])
     head = ["one", "ms of one core", "per s on two cores, by the clock", "kB"]
     return _rows(head, rows)
 
