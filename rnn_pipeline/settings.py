@@ -611,7 +611,9 @@ class Settings(BaseSettings):
         None, description="with source files: the folder whose CSV and Parquet files are taken in"
     )
     feeds: tuple[str, ...] = Field(
-        (), description="RSS or Atom addresses asked for headlines; {ticker} stands for the ticker"
+        (),
+        description="RSS or Atom addresses asked for headlines; {ticker} stands for the ticker,"
+        " a name in capitals for that environment variable",
     )
     labels: Path | None = Field(
         None, description="labelled headlines to learn sentiment from, instead of the embedded ones"
