@@ -22,7 +22,7 @@ help:
 	@echo "make lake    run the tests of the warehouse on DuckLake, if PostgreSQL is installed"
 	@echo "make ray     run the tests of training and of whole runs on a Ray cluster (minutes)"
 	@echo "make lint    formatter, linter, types, import contracts, Dagster definitions"
-	@echo "make check   lint, consistent versions, and test"
+	@echo "make check   lint, test, consistent versions, and audit where its service answers"
 	@echo "make docs    build the documentation into site/, broken links are errors"
 	@echo "make wheel   build the wheel into dist/"
 	@echo "make installed   install that wheel elsewhere and run it from an empty folder (minutes)"
@@ -70,6 +70,8 @@ lint: $(READY)
 
 check: lint test
 	$(BIN)/python -m pip check --disable-pip-version-check
+	@$(MAKE) --no-print-directory audit || { test ! -s $(HOLES) && \
+		echo "NOT AUDITED, see above: run 'make audit' where its advisory service can be reached"; }
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -96,11 +98,16 @@ wheel: $(READY)
 installed: wheel
 	.ci/installed $(PYTHON)
 
+# Written only where the advisory service has answered, and knows of a hole.
+HOLES := $(VENV)/audit/holes
+
 # Strict, because pip-audit passes over what its service does not know and succeeds.
 audit: $(READY)
+	@rm -f $(HOLES)
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt \
+		--output $(HOLES) || { cat $(HOLES) 2>/dev/null; exit 1; }
 
 clean:
 	rm -rf $(VENV) build dist site data/sample data/yahoo

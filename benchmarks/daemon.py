@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.made_up import environment
+
 RESULTS = Path(__file__).parent / "results" / "daemon.json"
 SETTINGS = """
 source = "files"
@@ -135,12 +137,7 @@ class Stage:
         labelled().to_csv(folder / "labels.csv", index=False)
         yesterday = pd.Timestamp.now(tz="UTC").tz_localize(None).normalize() - timedelta(days=1)
         self.days = pd.date_range(end=yesterday, periods=SESSIONS)
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("RNN_PIPELINE_")}
-        self.environment = clean | {
-            "RNN_PIPELINE_SETTINGS_FILE": str(folder / "settings.toml"),
-            "RNN_PIPELINE_DATA_DIR": str(folder / "data"),
-            "DAGSTER_HOME": "",
-        }
+        self.environment = environment(folder / "settings.toml", folder / "data")
 
     def settle(self, evening: datetime, morning: datetime) -> None:
         """Write the settings."""
