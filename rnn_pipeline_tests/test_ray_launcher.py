@@ -20,7 +20,7 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 list_tasks = pytest.importorskip("ray.util.state").list_tasks
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 
 
 @pytest.fixture
