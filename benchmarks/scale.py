@@ -74,7 +74,7 @@ backend = "cpu"
 LAST = "2024-06-24"
 A_YEAR = 252
 """Sessions."""
-UNIVERSES = ((24, 2), (24, 8), (100, 2), (500, 2))
+UNIVERSES = ((24, 2), (24, 8), (100, 2), (100, 4), (500, 2))
 """Tickers and years; with fewer than two the features' warm-up leaves no fold."""
 SAMPLED_FROM = (24, 8)
 """The universe whose bars the sample of members learns from."""
