@@ -322,7 +322,7 @@ def picture(figures: Figures) -> Figure:
         axes.set_xticks(SIZES, labels=[f"{size:,}" for size in SIZES])
         axes.set_xticks([], minor=True)
         low, high = axes.get_ylim()
-        known = [1, 10, 60, 600, 3600, 36000, 360000]
+        known = [1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 36_000, 108_000]
         ticks = [tick for tick in known if low <= tick <= high]
         axes.set_yticks(ticks, labels=[_round_time(tick) for tick in ticks])
         axes.set_yticks([], minor=True)

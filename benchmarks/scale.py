@@ -473,7 +473,7 @@ def ask(folder: Path, part: str, **more: str) -> dict[str, Any]:
 
 
 def tell(name: str, found: Mapping[str, Any]) -> None:
-    """A figure as it comes: the whole takes a quarter of an hour."""
+    """A figure as it comes: the whole takes about 20 minutes."""
     print(f"{datetime.now(UTC):%H:%M:%S} {name}: {json.dumps(found)}", file=sys.stderr, flush=True)
 
 
