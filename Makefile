@@ -12,7 +12,7 @@ ifdef TICKERS
 export RNN_PIPELINE_TICKERS := $(TICKERS)
 endif
 
-.PHONY: help demo ui test lake lint check format docs-tools docs wheel installed audit clean
+.PHONY: help demo ui test lake ray lint check format docs-tools docs wheel installed audit clean
 
 help:
 	@echo "make demo    run the whole pipeline on the embedded data and print today's decisions"
@@ -20,8 +20,9 @@ help:
 	@echo "make ui      open the pipeline in Dagster's UI on http://127.0.0.1:3000"
 	@echo "make test    run the tests"
 	@echo "make lake    run the tests of the warehouse on DuckLake, if PostgreSQL is installed"
+	@echo "make ray     run the tests of training and of whole runs on a Ray cluster (minutes)"
 	@echo "make lint    formatter, linter, types, import contracts, Dagster definitions"
-	@echo "make check   lint, consistent versions, and test"
+	@echo "make check   lint, test, consistent versions, and audit where its service answers"
 	@echo "make docs    build the documentation into site/, broken links are errors"
 	@echo "make wheel   build the wheel into dist/"
 	@echo "make installed   install that wheel elsewhere and run it from an empty folder (minutes)"
@@ -55,6 +56,10 @@ $(LAKE): $(READY) rnn_pipeline_tests/warehouse/requirements.txt
 lake: $(LAKE)
 	PYTHONPATH=$(CURDIR)/$(LAKE) $(BIN)/python -m pytest -m lake
 
+ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python -m pytest rnn_pipeline_tests/networks/test_cluster.py rnn_pipeline_tests/test_ray_launcher.py
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -65,6 +70,8 @@ lint: $(READY)
 
 check: lint test
 	$(BIN)/python -m pip check --disable-pip-version-check
+	@$(MAKE) --no-print-directory audit || { test ! -s $(HOLES) && \
+		echo "NOT AUDITED, see above: run 'make audit' where its advisory service can be reached"; }
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -91,11 +98,16 @@ wheel: $(READY)
 installed: wheel
 	.ci/installed $(PYTHON)
 
+# Written only where the advisory service has answered, and knows of a hole.
+HOLES := $(VENV)/audit/holes
+
 # Strict, because pip-audit passes over what its service does not know and succeeds.
 audit: $(READY)
+	@rm -f $(HOLES)
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt \
+		--output $(HOLES) || { cat $(HOLES) 2>/dev/null; exit 1; }
 
 clean:
 	rm -rf $(VENV) build dist site data/sample data/yahoo

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.made_up import environment
+from benchmarks.made_up import SOON_TRAINED, environment
 
 RESULTS = Path(__file__).parent / "results" / "daemon.json"
 SETTINGS = """
@@ -61,19 +61,7 @@ seeds = [0]
 [model.networks.gru]
 cell = "gru"
 hidden_sizes = [4]
-
-[model.training]
-epochs = 1
-
-[model.sentiment]
-members = 1
-least_steps = 0
-embed_dim = 8
-hidden_size = 8
-
-[model.sentiment.training]
-epochs = 1
-"""
+{soon_trained}"""
 SESSIONS = 430
 """No fold begins today: the evening's run is the daily one, not the one that trains."""
 PATIENCE = 300.0
@@ -143,6 +131,7 @@ class Stage:
         """Write the settings."""
         (self.folder / "settings.toml").write_text(
             SETTINGS.format(
+                soon_trained=SOON_TRAINED,
                 drop=self.drop_dir,
                 labels=self.folder / "labels.csv",
                 start=f"{self.days[0]:%Y-%m-%d}",

@@ -1,12 +1,12 @@
 """Rehearse what Compose and Kubernetes would start, on this machine and without containers.
 
-PostgreSQL, a code server and the daemon run as they do there, on free ports, with this folder's
-``dagster.yaml``. A second daemon is started, a daily run and a backfill go through the queue, and
-the worker of a run is killed. Prints what was seen, and ends with 1 if it is not what
-``README.md`` promises. The settings in force choose source, warehouse and data_dir, which must hold
-what ``rnn-pipeline demo`` makes.
+PostgreSQL, an object store, a code server and the daemon run as they do there, on free ports, with
+this folder's ``dagster.yaml`` and the small settings of the tests. The pipeline is run from an
+empty warehouse, a second daemon is started, a daily run and a backfill go through the queue, and
+the worker of a run is killed. Prints what was seen and how long it took, and ends with 1 if it is
+not what ``README.md`` promises.
 
-    PYTHONPATH=. python deploy/rehearse.py
+    PYTHONPATH=.:.venv/lake .venv/bin/python deploy/rehearse.py [ducklake|file]
 """
 
 from __future__ import annotations
@@ -22,35 +22,47 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterRunStatus as Status
 
-from rnn_pipeline.cli import prepare
-from rnn_pipeline.defs.partitions import DATES, SETTINGS, range_tags, register_tickers
-from rnn_pipeline_tests.warehouse.servers import free_port, postgres
+from rnn_pipeline_tests.warehouse.servers import free_port, object_store, postgres
 
 HERE = Path(__file__).parent
+SMALL = HERE.parent / "rnn_pipeline_tests" / "settings.toml"
 PATIENCE = 600.0  # seconds, for whatever is waited for
 ENDED = (Status.SUCCESS, Status.FAILURE, Status.CANCELED)
 
 
 class Rehearsal:
-    """Dagster's instance, the workspace, and the tickers and days that are worked on."""
+    """Dagster's instance, the workspace, and the tickers and days that are worked on.
 
-    def __init__(self, home: Path) -> None:
+    Args:
+        home: Dagster's folder.
+        writers: how many may write the warehouse at once.
+    """
+
+    def __init__(self, home: Path, writers: int) -> None:
+        # The settings are read when these are imported; until then the servers had no address.
+        from rnn_pipeline.cli import prepare
+        from rnn_pipeline.defs.partitions import DATES, SETTINGS, range_tags, register_tickers
+
         shutil.copy(HERE / "dagster.yaml", home)
         self.home = home
         self.port = free_port()
         self.workspace = home / "workspace.yaml"
         text = (HERE / "workspace.yaml").read_text().replace("host: code", "host: 127.0.0.1")
         self.workspace.write_text(text.replace("4000", str(self.port)))
+        self.writers = writers
         self.instance = prepare(SETTINGS)
+        self.instance.event_log_storage.set_concurrency_slots("warehouse", writers)
         self.tickers = register_tickers(self.instance, SETTINGS)
         self.days = DATES.get_partition_keys()[-2:]
+        first, last = (date.fromisoformat(day) for day in self.days)
+        self.tags = json.dumps(range_tags(self.tickers, first, last))
 
     @property
     def daemon(self) -> list[str]:
@@ -67,6 +79,13 @@ class Rehearsal:
                 until("the daemon", lambda: bool(self.instance.get_daemon_heartbeats()))
                 yield
 
+    def the_demo_fills_an_empty_warehouse(self) -> str:
+        """The command that README names, with Dagster's events in PostgreSQL."""
+        demo = subprocess.run([_beside("rnn-pipeline"), "demo"], capture_output=True, text=True)
+        assert demo.returncode == 0, demo.stderr[-2000:]
+        decided = [line for line in demo.stdout.splitlines() if " HOLD " in line or " BUY " in line]
+        return f"{len(decided)} decisions"
+
     def a_second_daemon_is_refused(self) -> str:
         """It ends at once and says why."""
         second = subprocess.run(self.daemon, capture_output=True, text=True, timeout=60)
@@ -76,13 +95,12 @@ class Rehearsal:
     def the_daily_job_runs(self) -> str:
         """Through the queue, launched by the daemon."""
         run = self._launch("daily")
-        started = time.monotonic()
         until("the daily run", lambda: self._status(run) in ENDED)
         assert self._status(run) == Status.SUCCESS, self._status(run)
-        return f"run {run:.8} {self._status(run).value} after {time.monotonic() - started:.0f} s"
+        return f"run {run:.8} {self._status(run).value}"
 
     def a_backfill_runs(self) -> str:
-        """One run for each of its partitions."""
+        """One run for each of its partitions; with several writers they are side by side."""
         keys = [f"{day}|{self.tickers[0]}" for day in self.days]
         options = ["--noprompt", "--partitions", ",".join(keys)]
         self._dagster("job", "backfill", "-j", "take_in", *options)
@@ -94,9 +112,13 @@ class Rehearsal:
             return len(found) == len(keys) and all(run.status in ENDED for run in found)
 
         until("the backfill", ended)
-        states = [run.status.value for run in self.instance.get_runs(runs)]
+        records = self.instance.get_run_records(runs)
+        states = [record.dagster_run.status.value for record in records]
         assert set(states) == {"SUCCESS"}, states
-        return f"backfill {backfill.backfill_id}: {len(states)} runs {states}"
+        together = max(r.start_time for r in records) < min(r.end_time for r in records)
+        assert together or self.writers == 1, "one run waited for the other"
+        beside = "side by side" if together else "one after the other"
+        return f"backfill {backfill.backfill_id}: {len(states)} runs {beside}, {states}"
 
     def a_killed_worker_frees_its_slot_and_is_retried(self) -> str:
         """Killed while it holds the warehouse's slot; monitoring sees it, the daemon retries."""
@@ -118,9 +140,7 @@ class Rehearsal:
         )
 
     def _launch(self, job: str) -> str:
-        first, last = (date.fromisoformat(day) for day in self.days)
-        tags = json.dumps(range_tags(self.tickers, first, last))
-        self._dagster("job", "launch", "-j", job, "--tags", tags)
+        self._dagster("job", "launch", "-j", job, "--tags", self.tags)
         return self.instance.get_runs(limit=1)[0].run_id
 
     def _dagster(self, *arguments: str) -> None:
@@ -181,32 +201,46 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def main() -> int:
+def main(engine: str = "ducklake") -> int:
     """The exit code."""
     failed = 0
-    with (
-        tempfile.TemporaryDirectory(prefix="rnn-pipeline-rehearsal-") as home,
-        postgres() as server,
-    ):
+    with ExitStack() as stack:
+        home = stack.enter_context(tempfile.TemporaryDirectory(prefix="rnn-pipeline-rehearsal-"))
+        server = stack.enter_context(postgres())
         server.execute("CREATE DATABASE dagster")
-        os.environ["DAGSTER_HOME"] = home
         address = f"postgres@127.0.0.1:{server.port}/dagster"
-        os.environ["DAGSTER_PG_URL"] = f"postgresql+psycopg2://{address}"
-        rehearsal = Rehearsal(Path(home))
-        with rehearsal.started():
-            for scene in (
-                rehearsal.a_second_daemon_is_refused,
-                rehearsal.the_daily_job_runs,
-                rehearsal.a_backfill_runs,
-                rehearsal.a_killed_worker_frees_its_slot_and_is_retried,
-            ):
-                try:
-                    print(f"{scene.__name__}: {scene()}", flush=True)
-                except (AssertionError, TimeoutError, LookupError) as error:
-                    failed += 1
-                    print(f"{scene.__name__}: FAILED: {error!r}", flush=True)
+        os.environ |= {
+            "DAGSTER_HOME": home,
+            "DAGSTER_PG_URL": f"postgresql+psycopg2://{address}",
+            "RNN_PIPELINE_SETTINGS_FILE": str(SMALL),
+            "RNN_PIPELINE_DATA_DIR": f"{home}/data",
+            "RNN_PIPELINE_WAREHOUSE__ENGINE": engine,
+        }
+        if engine == "ducklake":
+            os.environ |= {
+                "RNN_PIPELINE_LAKE_CATALOG": server.database("lake"),
+                "RNN_PIPELINE_WAREHOUSE__DATA_PATH": "s3://bucket/lake",
+                "RNN_PIPELINE_WAREHOUSE__ENDPOINT": stack.enter_context(object_store()),
+            }
+        rehearsal = Rehearsal(Path(home), writers=4 if engine == "ducklake" else 1)
+        stack.enter_context(rehearsal.started())
+        for scene in (
+            rehearsal.a_second_daemon_is_refused,
+            rehearsal.the_demo_fills_an_empty_warehouse,
+            rehearsal.the_daily_job_runs,
+            rehearsal.a_backfill_runs,
+            rehearsal.a_killed_worker_frees_its_slot_and_is_retried,
+        ):
+            started = time.monotonic()
+            try:
+                seen = scene()
+            except (AssertionError, TimeoutError, LookupError) as error:
+                failed += 1
+                seen = f"FAILED: {error!r}"
+            took, load = time.monotonic() - started, os.getloadavg()[0]
+            print(f"{scene.__name__} ({took:.0f} s, load {load:.1f}): {seen}", flush=True)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -5,18 +5,17 @@ import dagster as dg
 import rnn_pipeline.defs
 from rnn_pipeline.defs import automation
 from rnn_pipeline.defs.columns import with_columns
+from rnn_pipeline.defs.guidance import with_source
 from rnn_pipeline.defs.health import with_freshness
 from rnn_pipeline.defs.resources import RESOURCES
 from rnn_pipeline.defs.terminal import terminal
 
 defs = dg.Definitions(
-    assets=dg.with_source_code_references(
-        [
-            asset.map_asset_specs(with_freshness).map_asset_specs(with_columns)
-            for asset in dg.load_assets_from_package_module(rnn_pipeline.defs)
-            if isinstance(asset, dg.AssetsDefinition)
-        ]
-    ),
+    assets=[
+        with_source(asset).map_asset_specs(with_freshness).map_asset_specs(with_columns)
+        for asset in dg.load_assets_from_package_module(rnn_pipeline.defs)
+        if isinstance(asset, dg.AssetsDefinition)
+    ],
     asset_checks=dg.load_asset_checks_from_package_module(rnn_pipeline.defs),
     jobs=automation.JOBS,
     schedules=automation.SCHEDULES,

@@ -611,16 +611,19 @@ class Settings(BaseSettings):
         None, description="with source files: the folder whose CSV and Parquet files are taken in"
     )
     feeds: tuple[str, ...] = Field(
-        (), description="RSS or Atom addresses asked for headlines; {ticker} stands for the ticker"
+        (),
+        description="RSS or Atom addresses asked for headlines; {ticker} stands for the ticker,"
+        " a name in capitals for that environment variable",
     )
     labels: Path | None = Field(
         None, description="labelled headlines to learn sentiment from, instead of the embedded ones"
     )
     tickers: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="the universe; empty means every ticker of the sample"
+        (), description="the universe; empty: every ticker of the sample, or of the files"
     )
     start: date | None = Field(
-        None, description="first session wanted; empty: the sample's first, or five years back"
+        None,
+        description="first session wanted; empty: that of the sample or files, or five years back",
     )
     exchange: str = Field("XNYS", description="ISO market code of the exchange calendar")
     data_dir: Path = Field(Path("data"), description="warehouse, payloads, checkpoints, reports")

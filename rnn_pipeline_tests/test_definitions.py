@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -16,6 +17,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from rnn_pipeline.definitions import defs
 from rnn_pipeline.defs import automation, partitions
+from rnn_pipeline.defs.guidance import says_why
 from rnn_pipeline.defs.killed_runs import close_killed_runs
 from rnn_pipeline.defs.resources import RESOURCES, WarehouseResource
 from rnn_pipeline.features.folds import fold_table, walk_forward
@@ -404,6 +406,7 @@ def test_a_failed_run_is_told_with_its_cause(instance, monkeypatch, tmp_path):
     monkeypatch.setattr(automation, "SETTINGS", load_settings(data_dir=tmp_path))
 
     @dg.asset
+    @says_why
     def broken() -> None:
         raise ValueError("the vendor is on holiday")
 
@@ -416,6 +419,12 @@ def test_a_failed_run_is_told_with_its_cause(instance, monkeypatch, tmp_path):
     (alert,) = told
     assert (alert.key, alert.severity) == ("run evening_job", "error")
     assert alert.text == "broken: the vendor is on holiday"
+    (step,) = instance.get_records_for_run(
+        failed.run_id, of_type=dg.DagsterEventType.STEP_FAILURE
+    ).records
+    shown = step.event_log_entry.dagster_event.step_failure_data.error
+    assert shown.message.splitlines()[0].endswith("Failure: ValueError: the vendor is on holiday")
+    assert shown.cause.cls_name == "ValueError"
     assert alert.command == "rnn-pipeline doctor"
 
 
@@ -472,7 +481,7 @@ def raw_asset(instance):
     return materialize
 
 
-def requests(instance, cursor="0"):
+def requests(instance, cursor=None):
     context = dg.build_sensor_context(instance=instance, cursor=cursor)
     asked = list(automation.new_raw_data(context))
     ranges = [
@@ -493,6 +502,25 @@ def test_new_rows_wake_their_own_partitions_once(instance, raw_asset):
         ("2011-02-01|MSFT", "2011-02-01|MSFT"),
     ]
     assert requests(instance, cursor)[0] == []
+    raw_asset("by_hand", [fb], (days[0], days[0]), inserted=1, revised=0)
+    assert requests(instance, cursor)[0] == [("2011-01-01|FB", "2011-01-01|FB")]
+
+
+def test_many_runs_are_looked_at_some_at_a_time_and_each_once(instance, raw_asset, monkeypatch):
+    monkeypatch.setattr(automation, "_RUNS_PER_TICK", 2)
+    aapl, fb, msft = partitions.register_tickers(instance, partitions.SETTINGS)
+    for ticker, month in [(aapl, 1), (aapl, 3), (fb, 1), (msft, 2), (fb, 5)]:
+        raw_asset("by_hand", [ticker], (date(2011, month, 1),) * 2, inserted=1, revised=0)
+    cursor, found = None, []
+    for _ in range(4):
+        asked, cursor = requests(instance, cursor)
+        found.append(asked)
+    assert found == [
+        [("2011-01-01|AAPL", "2011-03-01|AAPL")],
+        [("2011-01-01|FB", "2011-01-01|FB"), ("2011-02-01|MSFT", "2011-02-01|MSFT")],
+        [("2011-05-01|FB", "2011-05-01|FB")],
+        [],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -578,6 +606,19 @@ def test_the_evenings_run_leaves_new_tickers_to_the_one_that_fills_them(instance
     assert partitions.newcomers(instance, SETTINGS) == ["FB", "MSFT"]
 
 
+def test_bars_of_a_new_ticker_are_no_reason_to_make_the_others_again(instance, store):
+    stored(store, DAYS, DAYS, DAYS)
+    with store.batch() as batch:
+        batch.append("raw_ohlcv", bars_of(DAYS, ticker="FB", revision=0, is_final=True))
+    instance.add_dynamic_partitions("ticker", ["AAPL", "FB"])
+    resource = WarehouseResource(path=str(store.path), payload_dir="")
+    assert automation.evening(instance, resource)[1] == date.fromisoformat(DAYS[0])
+    assert automation.evening(instance, resource, ["FB"]) == (
+        ["AAPL"],
+        date.fromisoformat(DAYS[3]),
+    )
+
+
 def test_a_ticker_that_was_removed_keeps_its_rows_and_its_materializations(
     instance, raw_asset, store, settings_file
 ):
@@ -625,7 +666,8 @@ def test_an_assets_page_says_whose_it_is_what_it_holds_and_where_its_code_lies(n
     assert spec.kinds
     (reference,) = spec.metadata["dagster/code_references"].code_references
     assert reference.file_path.endswith(".py")
-    assert "/rnn_pipeline/defs/" in reference.file_path
+    line = Path(reference.file_path).read_text().splitlines()[reference.line_number - 1]
+    assert line.strip().startswith("@dg.asset(")
     if name in {"sentiment_model", "gradient_flow", "walk_forward_report"}:  # files, not tables
         return
     columns = spec.metadata["dagster/column_schema"].columns

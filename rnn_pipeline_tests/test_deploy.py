@@ -103,3 +103,11 @@ def test_the_pools_are_those_that_the_assets_name():
     text = (DEPLOY / "README.md").read_text()
     for pool in (WAREHOUSE_POOL, COMPUTE_POOL):
         assert f"concurrency set {pool} " in text
+
+
+def test_the_charts_limits_take_effect_and_are_set_in_one_place():
+    """The chart leaves ``concurrency`` out unless told; Dagster refuses limits in two places."""
+    assert VALUES["concurrency"]["enabled"] is True
+    assert VALUES["concurrency"]["runs"]["maxConcurrentRuns"] > 1
+    coordinator = VALUES["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]
+    assert coordinator == {"maxConcurrentRuns": None}

@@ -53,6 +53,9 @@ SECRETS = {
     "RNN_PIPELINE_SMTP_USER": f"user-{MARK}",
     "RNN_PIPELINE_SMTP_PASSWORD": f"password-{MARK}",
     "RNN_PIPELINE_WEBHOOK_TOKEN": f"token-{MARK}",
+    "RNN_PIPELINE_LAKE_CATALOG": f"postgresql://writer:{MARK}@127.0.0.1:9/lake",
+    "AWS_ACCESS_KEY_ID": f"id-{MARK}",
+    "AWS_SECRET_ACCESS_KEY": f"key-{MARK}",
     # Nobody listens there: what is said of the failure must not hold the address.
     "RNN_PIPELINE_ALERTS__WEBHOOK": f"http://127.0.0.1:9/{MARK}",
 }

@@ -40,19 +40,19 @@ def rebuild() -> None:
 def upgrade() -> None:
     """Bring the warehouse of an older version of this program to this one's layout.
 
-    Every raw row and record goes over with its revision and the moment from which it was known; the
-    old file stays beside the new one.
+    Every raw row and record goes over with its revision and the moment from which it was known. The
+    old state can still be had: as a file beside the new one, or as a snapshot of the lake.
     """
     with plain_errors():
         from rnn_pipeline.market.rebuild import upgrade as bring_over
-        from rnn_pipeline.warehouse import Warehouse
+        from rnn_pipeline.warehouse import open_warehouse
 
-        path = load_settings().warehouse_path
-        if not (copied := bring_over(Warehouse(path))):
-            click.echo(f"{path} has this program's layout already", err=True)
+        store = open_warehouse(load_settings())
+        if not (copied := bring_over(store)):
+            click.echo(f"{store} has this program's layout already", err=True)
             return
         click.echo(
-            f"{sum(copied.values()):,} rows of {len(copied)} tables brought into {path};"
+            f"{sum(copied.values()):,} rows of {len(copied)} tables brought into {store};"
             " `rnn-pipeline demo` makes the other tables again"
         )
 

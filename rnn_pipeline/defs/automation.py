@@ -1,6 +1,7 @@
 """Jobs, the daily schedule, and the sensors that wake the graph on new data."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
@@ -9,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 from pydantic import Field
 
 from rnn_pipeline.alerts import Alert, deliver, hooks_of
@@ -18,7 +20,7 @@ from rnn_pipeline.defs.health import ALERT_KEY, VITALS
 from rnn_pipeline.defs.killed_runs import close_killed_runs
 from rnn_pipeline.defs.partitions import (
     SETTINGS,
-    TICKER_BY_DATE,
+    corners_of,
     first_session,
     last_day,
     newcomers,
@@ -57,8 +59,18 @@ _TIMEZONE = SessionCalendar(SETTINGS.exchange).timezone
 #: Tag of a run that another run started.
 _PARENT = "parent"
 
-#: Materializations that one tick of the sensor looks at: about a second of one core.
-_EVENTS_PER_TICK = 5_000
+#: Jobs that bring raw rows and go on to features themselves.
+_GOING_ON = ("daily", "refresh")
+
+_ENDED = (
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+)
+
+#: Runs that one tick of the sensor looks at: about a second of one core.
+_RUNS_PER_TICK = 200
+_LOOK_BACK_S = 60.0
 
 
 def _of(*assets: str) -> dg.AssetSelection:
@@ -220,13 +232,21 @@ def training_due(store: Warehouse, calendar: SessionCalendar, today: date) -> bo
     return bool(begun) and not begun[-1].number <= trained
 
 
-def evening(instance: dg.DagsterInstance, warehouse: WarehouseResource) -> tuple[list[str], date]:
+def evening(
+    instance: dg.DagsterInstance, warehouse: WarehouseResource, lacking: Collection[str] = ()
+) -> tuple[list[str], date]:
     """The universe, and the session from which on the evening's run catches up.
 
     Usually the newest stored one. Where an earlier run was cut short, the first that it left
     undone: its bars are there, so that the newest bar alone would not tell.
+
+    Args:
+        instance: Dagster's.
+        warehouse: where bars and decisions are.
+        lacking: tickers that another run fills: that they have nothing yet was not left undone.
     """
-    tickers = registered_tickers(instance, SETTINGS)
+    everyone = registered_tickers(instance, SETTINGS)
+    tickers = [ticker for ticker in everyone if ticker not in lacking]
     begins = first_session(SETTINGS)
     left = inputs.first_unfinished(warehouse.store, tickers, begins, SETTINGS.folds.holdout_from)
     newest = warehouse.store.last_session() or begins
@@ -366,10 +386,7 @@ def _tell(*alerts: Alert) -> None:
 def first_cause(failures: Iterable[dg.DagsterEvent]) -> str:
     """The innermost error of the first step that failed, without Dagster's wrapping; or ""."""
     for event in failures:
-        failure = event.step_failure_data
-        if failure.user_failure_data is not None:
-            return f"{event.step_key}: {failure.user_failure_data.description}"
-        error = failure.error
+        error = event.step_failure_data.error
         while error is not None and error.cause is not None:
             error = error.cause
         if error is None:
@@ -404,7 +421,12 @@ def universe(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReas
     ),
 )
 def drop_folder(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """A file that is new in the drop folder, by its content, is taken in once."""
+    """A file that is new in the drop folder, by its content, is taken in once.
+
+    Tickers that are new to the universe get their partitions from the sensor ``universe``, whose
+    run takes their files in and gives them all of their history: had they partitions already, it
+    would not know them for new.
+    """
     if SETTINGS.drop_dir is None:
         return dg.SkipReason("there is no drop folder: set source = files and drop_dir")
     source = FileSource(SETTINGS.drop_dir)
@@ -416,12 +438,14 @@ def drop_folder(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipR
     new = sorted(files.keys() - set((context.cursor or "").split()))
     if not new:
         return dg.SkipReason(f"nothing new in {SETTINGS.drop_dir}")
-    register_tickers(context.instance, load_settings())
     found = source.survey([files[key] for key in new])
-    order = list(context.instance.get_dynamic_partitions("ticker"))
+    settings = load_settings()
+    context.update_cursor(" ".join(sorted(files)))
+    if found.tickers and set(found.tickers) <= set(newcomers(context.instance, settings)):
+        return dg.SkipReason(f"left to the sensor universe, as new: {', '.join(found.tickers)}")
+    order = registered_tickers(context.instance, settings)
     places = [order.index(ticker) for ticker in found.tickers if ticker in order]
     tickers = order[min(places, default=0) : max(places, default=len(order) - 1) + 1]
-    context.update_cursor(" ".join(sorted(files)))
     first, last = found.first or first_session(SETTINGS), found.last or last_day(SETTINGS)
     return dg.RunRequest(run_key=" ".join(new), tags=range_tags(tickers, first, last))
 
@@ -431,45 +455,59 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
     """Raw rows that came in on their own make features and signals of just their partitions.
 
     Runs of the jobs that go on to signals themselves, and runs that changed nothing, wake nobody.
+    Whole runs are looked at, not their materializations, of which one run has tens of thousands.
     """
-    cursor = int(context.cursor or 0)
+    seen: dict[str, float] = json.loads(context.cursor or "{}")
+    # A run may come to be listed a little after one that ended later, so some are looked at again.
+    after = max(seen.values(), default=_LOOK_BACK_S) - _LOOK_BACK_S
+    seen = {run_id: ended for run_id, ended in seen.items() if ended > after}
+    ended = context.instance.get_run_records(
+        dg.RunsFilter(statuses=_ENDED, updated_after=datetime.fromtimestamp(after, UTC)),
+        limit=_RUNS_PER_TICK + len(seen),
+        order_by="update_timestamp",
+        ascending=True,
+    )
+    order = list(context.instance.get_dynamic_partitions("ticker"))
     touched: dict[str, tuple[date, date]] = {}
-    goes_on: dict[str, bool] = {}
-    newest = cursor
-    for name in _SOURCES:
-        records = context.instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), after_storage_id=cursor),
-            limit=_EVENTS_PER_TICK,
-            ascending=True,
-        ).records
-        for record in records:
-            newest = max(newest, record.storage_id)
-            if record.run_id not in goes_on:  # a run has thousands of partitions
-                goes_on[record.run_id] = _goes_on(context.instance, record.run_id)
-            if record.partition_key is None or goes_on[record.run_id] or not _changed(record):
-                continue
-            key = TICKER_BY_DATE.get_partition_key_from_str(record.partition_key).keys_by_dimension
-            day = date.fromisoformat(key["date"])
-            first, last = touched.get(key["ticker"], (day, day))
-            touched[key["ticker"]] = min(first, day), max(last, day)
+    for record in ended:
+        run = record.dagster_run
+        if run.run_id in seen:
+            continue
+        seen[run.run_id] = record.update_timestamp.timestamp()
+        corners = corners_of(run.tags)
+        if corners is None or run.job_name in _GOING_ON or not _brought_rows(context, record):
+            continue
+        (begin, begins), (end, ends) = corners
+        # A ticker that was taken out of the settings since has no place in the order.
+        if {begin, end} <= set(order):
+            for ticker in order[order.index(begin) : order.index(end) + 1]:
+                first, last = touched.get(ticker, (begins, ends))
+                touched[ticker] = min(first, begins), max(last, ends)
+    newest = max(seen, key=seen.__getitem__, default="")
     for tickers, first, last in blocks(context.instance, touched):
         yield dg.RunRequest(run_key=f"{newest}:{tickers[0]}", tags=range_tags(tickers, first, last))
-    context.update_cursor(str(newest))
+    context.update_cursor(json.dumps(seen))
 
 
-def _goes_on(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether a run goes on from raw data to signals itself, or is not known any more."""
-    run = instance.get_run_by_id(run_id)
-    return run is None or run.job_name in {"daily", "refresh"}
-
-
-def _changed(record: dg.EventLogRecord) -> bool:
-    """Whether a materialization brought rows."""
-    materialization = record.asset_materialization
-    if materialization is None:
-        return False
-    counts = (materialization.metadata.get(name) for name in ("inserted", "revised"))
-    return any(count is not None and count.value for count in counts)
+def _brought_rows(context: dg.SensorEvaluationContext, record: dg.RunRecord) -> bool:
+    """Whether a run over partitions brought raw rows: each of them carries the run's counts."""
+    run = record.dagster_run
+    one = run.tags.get(PARTITION_NAME_TAG) or run.tags[ASSET_PARTITION_RANGE_START_TAG]
+    for name in _SOURCES:
+        materialized = context.instance.fetch_materializations(
+            dg.AssetRecordsFilter(
+                asset_key=dg.AssetKey(name),
+                asset_partitions=[one],
+                after_timestamp=record.start_time,
+            ),
+            limit=_RUNS_PER_TICK,
+        )
+        for each in materialized.records:
+            if each.run_id == run.run_id and each.asset_materialization is not None:
+                told = each.asset_materialization.metadata
+                if any(told[count].value for count in ("inserted", "revised") if count in told):
+                    return True
+    return False
 
 
 def blocks(

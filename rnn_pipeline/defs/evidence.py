@@ -6,7 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.features import news_sentiment, sequence_windows, session_axis
-from rnn_pipeline.defs.guidance import require
+from rnn_pipeline.defs.guidance import require, says_why
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.models import asked_recipes, register_trained
 from rnn_pipeline.defs.networks import (
@@ -45,6 +45,7 @@ from rnn_pipeline.reporting.tables import evidence_table_markdown
     group_name="evidence",
     kinds={"scikitlearn", "lightgbm"},
 )
+@says_why
 def baseline_forecasts(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
 ) -> dg.MaterializeResult:
@@ -90,6 +91,7 @@ def baseline_forecasts(
     group_name="evidence",
     kinds={"pytorch", "duckdb"},
 )
+@says_why
 def walk_forward_forecasts(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
 ) -> dg.MaterializeResult:
@@ -179,6 +181,7 @@ def walk_forward_forecasts(
     description="No figure is above what daily data has ever given: that would rather be a leak.",
     pool=WAREHOUSE_POOL,
 )
+@says_why
 def figures_plausible(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     """Information coefficient, hit rate, R² and Sharpe ratio of each model, and on each ticker."""
     store = warehouse.store
@@ -210,6 +213,7 @@ def unless_implausible(found: pd.DataFrame) -> dg.AssetCheckResult:
     ),
     pool=WAREHOUSE_POOL,
 )
+@says_why
 def no_look_ahead(
     context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
 ) -> dg.AssetCheckResult:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 import pandas as pd
 
-from rnn_pipeline.defs.guidance import require
+from rnn_pipeline.defs.guidance import require, says_why
 from rnn_pipeline.defs.metadata import holds, ranges, show, table
 from rnn_pipeline.defs.partitions import (
     BY_TICKER,
@@ -53,6 +53,7 @@ _FEATURES_HOLD = dg.AssetCheckSpec(
     kinds={"duckdb", "numpy"},
     check_specs=[_FEATURES_HOLD],
 )
+@says_why
 def price_features(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> dg.MaterializeResult:
@@ -122,6 +123,7 @@ def price_features(
     group_name="features",
     kinds={"duckdb", "pytorch"},
 )
+@says_why
 def news_sentiment(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
 ) -> dg.MaterializeResult:
@@ -176,6 +178,7 @@ def news_sentiment(
     group_name="features",
     kinds={"duckdb"},
 )
+@says_why
 def model_features(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> dg.MaterializeResult:
@@ -208,6 +211,7 @@ def model_features(
     description="The newest sessions lie within what the newest fold's networks were trained on.",
     pool=WAREHOUSE_POOL,
 )
+@says_why
 def model_features_as_in_training(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     """Drift of the networks' inputs against the training span of the newest fold."""
     store = warehouse.store
@@ -255,6 +259,7 @@ def model_features_as_in_training(warehouse: WarehouseResource) -> dg.AssetCheck
     group_name="features",
     kinds={"numpy"},
 )
+@says_why
 def sequence_windows(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
 ) -> dg.MaterializeResult:

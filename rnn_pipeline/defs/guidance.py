@@ -1,6 +1,9 @@
-"""What is missing before an asset can be made by hand, said in the first line of its failure."""
+"""Failures whose first line says the cause, and what is missing to make an asset by hand."""
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import dagster as dg
 
@@ -14,6 +17,42 @@ _ORDER = (
     ("model_features", "model_features", "refresh"),
     ("sequence_windows", "window_sets", "retrain"),
 )
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def says_why(body: Callable[P, R]) -> Callable[P, R]:
+    """Let a failed run of an asset or a check begin with its cause.
+
+    Dagster begins with "Error occurred while executing op" otherwise. The exception stays the
+    failure's cause, with its trace.
+    """
+
+    @functools.wraps(body)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return body(*args, **kwargs)
+        except dg.Failure:
+            raise
+        except Exception as error:
+            raise dg.Failure(f"{type(error).__name__}: {error}") from error
+
+    return told
+
+
+def with_source(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """The asset with a link to its body.
+
+    ``dagster.with_source_code_references`` would link to what :func:`says_why` wraps around it.
+    """
+    compute: Any = asset.op.compute_fn
+    body = inspect.unwrap(compute.decorated_fn)
+    place = dg.LocalFileCodeReference(
+        file_path=inspect.getfile(body), line_number=inspect.getsourcelines(body)[1]
+    )
+    link = {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
+    return asset.map_asset_specs(lambda spec: spec.merge_attributes(metadata=link))
 
 
 def require(store: Warehouse, asset: str, tickers: Sequence[str], until: str) -> None:

@@ -6,6 +6,7 @@ import dagster as dg
 
 from rnn_pipeline import health
 from rnn_pipeline.defs.evidence import walk_forward_forecasts
+from rnn_pipeline.defs.guidance import says_why
 from rnn_pipeline.defs.market import raw_ohlcv
 from rnn_pipeline.defs.paper import paper_account
 from rnn_pipeline.defs.partitions import SETTINGS, last_day, universe
@@ -28,6 +29,7 @@ def _check(
     asset: dg.AssetsDefinition, name: str, examination: health.Examination
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=asset, name=name, description=examination.__doc__, pool=WAREHOUSE_POOL)
+    @says_why
     def check(warehouse: WarehouseResource) -> dg.AssetCheckResult:
         found = examination(patient(warehouse.store))
         broken = found.state == "broken"

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from rnn_pipeline.defs.guidance import says_why
 from rnn_pipeline.defs.metadata import holds, ranges, show, table
 from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKER_BY_DATE, Span, span_of
 from rnn_pipeline.defs.pending import Pending, nothing_new, pending, pending_whole
@@ -179,6 +180,7 @@ def _raw(kind: _Kind) -> dg.AssetsDefinition:
         kinds={"duckdb"},
         check_specs=_checks(kind.name, kind.rows),
     )
+    @says_why
     def asset(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
     ) -> dg.MaterializeResult:
@@ -247,6 +249,7 @@ raw_news = _raw(
 
 
 @dg.asset(pool=WAREHOUSE_POOL, group_name="market", kinds={"duckdb"})
+@says_why
 def labelled_headlines(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> dg.MaterializeResult:

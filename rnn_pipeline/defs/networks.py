@@ -9,7 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from rnn_pipeline.defs.features import COLUMNS, SENTIMENT_MODEL, sequence_windows, session_axis
-from rnn_pipeline.defs.guidance import require
+from rnn_pipeline.defs.guidance import require, says_why
 from rnn_pipeline.defs.metadata import show, table
 from rnn_pipeline.defs.models import asked_recipes
 from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKERS, every_ticker, tickers_of
@@ -49,6 +49,7 @@ def checkpoint_path(model: str, ticker: str) -> Path:
 
 
 @dg.asset(deps=["labelled_headlines"], pool=COMPUTE_POOL, group_name="networks", kinds={"pytorch"})
+@says_why
 def sentiment_model(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
@@ -69,6 +70,9 @@ def sentiment_model(
         compute.resolve(),
         compute.precision,
         compute.log_dir,
+        lambda epoch, epochs, _train_loss, _val_loss: context.log.info(
+            f"sentiment model: epoch {epoch} of {epochs}"
+        ),
     )
     confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
     figures = scores(confusion)
@@ -83,6 +87,7 @@ def sentiment_model(
 
 
 @dg.asset(pool=COMPUTE_POOL, group_name="networks", kinds={"pytorch"})
+@says_why
 def gradient_flow(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """How far back the cells can learn: the gradient by the inputs 10, 50 and 200 steps ago.
 
@@ -128,6 +133,7 @@ def forecaster(slot: str, part: ModelSettings) -> dg.AssetsDefinition:
         group_name="networks",
         kinds={"pytorch"},
     )
+    @says_why
     def asset(
         context: dg.AssetExecutionContext,
         warehouse: WarehouseResource,

@@ -5,6 +5,7 @@ from datetime import date
 import dagster as dg
 import pandas as pd
 
+from rnn_pipeline.defs.guidance import says_why
 from rnn_pipeline.defs.market import raw_ohlcv
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.partitions import SETTINGS
@@ -23,6 +24,7 @@ from rnn_pipeline.warehouse import inputs
     group_name="trading",
     kinds={"duckdb"},
 )
+@says_why
 def paper_account(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
 ) -> dg.MaterializeResult:

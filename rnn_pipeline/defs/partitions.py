@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
 )
 
 from rnn_pipeline.market import sample
@@ -163,6 +164,24 @@ def range_tags(
         start, end = f"{begin}|{start}", f"{finish}|{end}"
         told["sessions"] = _from_to(f"{first}", f"{last}")
     return told | {ASSET_PARTITION_RANGE_START_TAG: start, ASSET_PARTITION_RANGE_END_TAG: end}
+
+
+def corners_of(tags: Mapping[str, str]) -> tuple[tuple[str, date], tuple[str, date]] | None:
+    """Ticker and date key of the first and the last partition of a run over :data:`TICKER_BY_DATE`.
+
+    None for any other run.
+    """
+    one = tags.get(PARTITION_NAME_TAG)
+    start = tags.get(ASSET_PARTITION_RANGE_START_TAG, one)
+    end = tags.get(ASSET_PARTITION_RANGE_END_TAG, one)
+    if start is None or end is None or "|" not in start:
+        return None
+
+    def corner(key: str) -> tuple[str, date]:
+        parts = TICKER_BY_DATE.get_partition_key_from_str(key).keys_by_dimension
+        return parts["ticker"], date.fromisoformat(parts["date"])
+
+    return corner(start), corner(end)
 
 
 def _from_to(first: str, last: str) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from rnn_pipeline.defs.evidence import unless_implausible, walk_forward_forecasts
 from rnn_pipeline.defs.features import SENTIMENT_MODEL
+from rnn_pipeline.defs.guidance import says_why
 from rnn_pipeline.defs.metadata import show
 from rnn_pipeline.defs.paper import paper_account
 from rnn_pipeline.defs.partitions import SETTINGS, universe
@@ -82,6 +83,7 @@ def read_report(store: Warehouse) -> Report:
     group_name="evidence",
     kinds={"html"},
 )
+@says_why
 def walk_forward_report(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> dg.MaterializeResult:
@@ -127,6 +129,7 @@ def walk_forward_report(
     description="The decisions' Sharpe ratio is one that daily holding periods have given.",
     pool=WAREHOUSE_POOL,
 )
+@says_why
 def account_plausible(warehouse: WarehouseResource) -> dg.AssetCheckResult:
     """The account of the decisions, after costs, filled at the next open."""
     mine = list(universe(SETTINGS))

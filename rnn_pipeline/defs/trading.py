@@ -9,7 +9,7 @@ import pandas as pd
 
 from rnn_pipeline.defs.evidence import walk_forward_forecasts
 from rnn_pipeline.defs.features import COLUMNS, model_features, news_sentiment, price_features
-from rnn_pipeline.defs.guidance import require
+from rnn_pipeline.defs.guidance import require, says_why
 from rnn_pipeline.defs.metadata import ranges, show, table
 from rnn_pipeline.defs.models import forecast_new_sessions
 from rnn_pipeline.defs.partitions import (
@@ -75,6 +75,7 @@ def _write(
     ],
     **_SIGNALS,
 )
+@says_why
 def price_signals(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
 ) -> dg.MaterializeResult:
@@ -125,6 +126,7 @@ def price_signals(
     ],
     **_SIGNALS,
 )
+@says_why
 def sentiment_signals(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> dg.MaterializeResult:
@@ -146,6 +148,7 @@ def sentiment_signals(
 
 
 @dg.asset(deps=[price_signals, sentiment_signals], **_SIGNALS)
+@says_why
 def trading_signals(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource, market: MarketResource
 ) -> dg.MaterializeResult:
@@ -206,6 +209,7 @@ def trading_signals(
 
 
 @dg.asset(deps=[trading_signals, price_features], **_SIGNALS)
+@says_why
 def trading_decisions(
     context: dg.AssetExecutionContext, warehouse: WarehouseResource
 ) -> dg.MaterializeResult:

@@ -7,6 +7,7 @@ import pandas as pd
 from pydantic import Field
 
 from rnn_pipeline.defs.features import sequence_windows, session_axis
+from rnn_pipeline.defs.guidance import says_why
 from rnn_pipeline.defs.metadata import show, table
 from rnn_pipeline.defs.networks import folds_of, read_windows
 from rnn_pipeline.defs.partitions import ONE_RUN, SETTINGS, TICKERS, tickers_of
@@ -55,6 +56,7 @@ class TuneConfig(dg.Config):
     group_name="networks",
     kinds={"pytorch", "optuna"},
 )
+@says_why
 def tuning_trials(
     context: dg.AssetExecutionContext,
     config: TuneConfig,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
 import urllib.request
 from collections.abc import Sequence
 from datetime import date
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
@@ -27,11 +30,17 @@ from rnn_pipeline.market.sources import (
 TIMEOUT, LARGEST = 15.0, 10_000_000
 
 
+#: Stands in an address for what an environment variable holds.
+_VARIABLE = re.compile(r"\{([A-Z][A-Z0-9_]*)\}")
+
+
 class FeedSource:
     """A NewsSource over RSS and Atom feeds.
 
     Args:
-        addresses: web addresses, in which ``{ticker}`` stands for the ticker.
+        addresses: web addresses. In them ``{ticker}`` stands for the ticker, and a name in capitals
+            (``{NEWS_KEY}``) for what that environment variable holds: it is put in when the feed is
+            asked, and whatever is kept or said of a feed has the name in its place.
     """
 
     name = "feeds"
@@ -44,7 +53,8 @@ class FeedSource:
 
         Raises:
             UnknownTicker: the ticker cannot be one.
-            SourceUnavailable: a feed did not answer, or not with a feed.
+            SourceUnavailable: a feed did not answer, or not with a feed; or a variable in its
+                address is not set.
         """
         validate_ticker(ticker)
         answers = {}
@@ -72,17 +82,27 @@ class FeedSource:
         return as_headlines(pd.DataFrame(rows, columns=list(HEADLINE_COLUMNS)))
 
 
+def _with_variables(url: str) -> str:
+    for name in _VARIABLE.findall(url):
+        if name not in os.environ:
+            raise SourceUnavailable(f"feed {url} needs the environment variable {name}: set it")
+    return _VARIABLE.sub(lambda found: quote(os.environ[found[1]], safe=""), url)
+
+
 def _get(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "rnn-pipeline"})
+    address = _with_variables(url)
     try:
+        request = urllib.request.Request(address, headers={"User-Agent": "rnn-pipeline"})
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             return bytes(response.read(LARGEST))
     except HTTPError as error:
         kind = RateLimited if error.code == 429 else SourceUnavailable
         error.close()
         raise kind(f"feed {url} answers HTTP {error.code}") from None
-    except (OSError, ValueError) as error:
-        raise SourceUnavailable(f"feed {url} cannot be reached: {error}") from None
+    except (OSError, ValueError, HTTPException) as error:
+        # In the library's own words the address may stand as it was asked.
+        reason = error if address == url else type(getattr(error, "reason", error)).__name__
+        raise SourceUnavailable(f"feed {url} cannot be reached: {reason}") from None
 
 
 def _stories(url: str, content: bytes) -> list[dict[str, Any]]:

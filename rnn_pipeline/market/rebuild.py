@@ -1,4 +1,4 @@
-"""A new file for the warehouse: from the journal and its payloads alone, or from an older file.
+"""The warehouse anew: from the journal and its payloads alone, or from one of an older layout.
 
 Neither loses a revision. What the derived tables hold follows from the raw ones and is made by
 materializing their assets, so they are not carried from one layout to another.
@@ -67,27 +67,33 @@ def rebuild(
 
 
 def upgrade(warehouse: Warehouse) -> dict[str, int]:
-    """Replace a file of an older layout by one of this program's; the old one is kept beside.
+    """Give a warehouse of an older layout this program's; the old state can still be had.
 
-    Raw tables and records are copied value for value, so every row keeps its revision and the
-    moment from which it was known; payloads are not needed.
+    Raw tables and records are taken over value for value, so every row keeps its revision and the
+    moment from which it was known; payloads are not needed. Of a file, the old one is kept beside
+    the new one; of a lake, the snapshot before is the old state.
 
     Returns:
-        The rows copied of each table; empty if the file has this program's layout already.
+        The rows taken over of each table; empty if the layout is this program's already.
 
     Raises:
-        WarehouseVersionError: the file is no warehouse, or was written by a newer program.
-        WarehouseError: there is no file, or it cannot be opened.
+        WarehouseVersionError: it is no warehouse, or was written by a newer program.
+        WarehouseError: there is none, or it cannot be opened.
     """
-    if not warehouse.path.exists():
-        raise WarehouseError(f"there is no warehouse at {warehouse.path}: nothing to upgrade")
+    if not warehouse.exists():
+        raise WarehouseError(f"there is no warehouse at {warehouse}: nothing to upgrade")
     found = warehouse.schema_version()
     if found == SCHEMA_VERSION:
         return {}
     if found is None or found > SCHEMA_VERSION:
-        raise WarehouseVersionError(warehouse.path, found)
+        raise WarehouseVersionError(warehouse, found)
+    from rnn_pipeline.warehouse.lake import Lake
+
+    kept = (*RAW_TABLES, *RECORDS)
+    if isinstance(warehouse, Lake):
+        return warehouse.renew(kept)
     fresh = _beside(warehouse, "upgraded")
-    copied = fresh.carry_over(warehouse.path, (*RAW_TABLES, *RECORDS))
+    copied = fresh.carry_over(warehouse.path, kept)
     _put_in_place(fresh, warehouse, f"version-{found}")
     return copied
 

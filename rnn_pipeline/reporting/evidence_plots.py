@@ -289,10 +289,12 @@ def paper_curves(paper: pd.DataFrame) -> Figure:
     Args:
         paper: session, equity, promise.
     """
+    title = "Equity, from a start of 1"
     if paper.empty:
-        return nothing_to_draw(
-            "Equity, from a start of 1", "Nothing has been traded on paper yet.", width=WIDE
-        )
+        return nothing_to_draw(title, "Nothing has been traded on paper yet.", width=WIDE)
+    if len(paper) == 1:
+        begun = f"The account began on {paper['session'].iloc[0]:%Y-%m-%d}; nothing to compare yet."
+        return nothing_to_draw(title, begun, width=WIDE)
     promise = paper[["session", "promise"]].rename(columns={"promise": "equity"})
     return equity_curves({"paper": paper[["session", "equity"]], "backtest": promise})
 

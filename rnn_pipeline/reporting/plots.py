@@ -416,6 +416,8 @@ def signal_history(trading_signals: pd.DataFrame) -> Figure:
         return nothing_to_draw(title, "No signals yet.", width=WIDE)
     recent = _recent(trading_signals)
     names, note = few(recent["ticker"], PANEL_LIMIT)
+    if not recent[[*CONTRIBUTIONS, "signal"]].fillna(0.0).to_numpy().any():
+        return nothing_to_draw(title, "No source has any weight: every signal is 0.", width=WIDE)
     columns = panel_columns(len(names))
     figure = new_figure(
         title,

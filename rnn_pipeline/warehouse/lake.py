@@ -15,8 +15,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
@@ -33,6 +33,7 @@ from rnn_pipeline.warehouse.store import (
     Warehouse,
     WarehouseError,
     WarehouseLocked,
+    WarehouseVersionError,
 )
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ class Lake(Warehouse):
         """One transaction, on one snapshot; committed at the end of the block.
 
         Raises:
-            WarehouseError: the catalog has another schema version, an extension is missing, or the
-                catalog cannot be reached.
+            WarehouseVersionError: the lake has another schema version.
+            WarehouseError: an extension is missing, or the catalog cannot be reached.
         """
         try:
             connection = self._open()
@@ -143,13 +144,56 @@ class Lake(Warehouse):
             yield _KeyedBatch(connection)
             still_held()
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
+    def schema_version(self) -> int | None:
+        """The layout that the lake has.
+
+        Raises:
+            WarehouseError: as for :meth:`connection`.
+        """
+        return _stored_version(self._attached())
+
+    def renew(self, tables: Collection[str]) -> dict[str, int]:
+        """Give a lake of an older layout this program's, in one transaction.
+
+        Rows of ``tables`` stay, value for value by the names of their columns: a column that is
+        new is NULL, one that is gone is not taken along. All other tables are empty afterwards.
+        The snapshot before keeps everything as it was, for the program that wrote it.
+
+        Returns:
+            The rows that stayed, of each of ``tables`` that the older layout has.
+
+        Raises:
+            WarehouseLocked: the turn did not come within ``lock_timeout``.
+            WarehouseError: the catalog cannot be reached.
+        """
         lake = self._attached()
-        connection = lake.instance.cursor()
-        connection.execute(
-            f"USE {lake.name}; SET TimeZone = 'UTC'; SET enable_progress_bar = false"
-        )
-        return connection
+        kept = {}
+        with _turn(lake, self.lock_timeout) as still_held, closing(_cursor(lake)) as connection:
+            connection.begin()
+            for view in _names(connection, "VIEW"):
+                connection.execute(f"DROP VIEW {view}")
+            older = _names(connection, "BASE TABLE")
+            for table in older:
+                connection.execute(f"ALTER TABLE {table} RENAME TO older_{table}")
+            _lay_out(connection)
+            for table in older:
+                if table in tables:
+                    new = _columns(connection, table)
+                    common = ", ".join(
+                        f'"{name}"'
+                        for name in _columns(connection, f"older_{table}")
+                        if name in new
+                    )
+                    ((kept[table],),) = connection.execute(
+                        f"INSERT INTO {table} BY NAME SELECT {common} FROM older_{table}"
+                    ).fetchall()
+                connection.execute(f"DROP TABLE older_{table}")
+            still_held()
+            connection.commit()
+        return kept
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        return _cursor(_checked(os.getpid(), self.address, self.lock_timeout))
 
     def _attached(self) -> _Attached:
         return _attached(os.getpid(), self.address, self.lock_timeout)
@@ -266,7 +310,7 @@ def _engine(_process: int) -> duckdb.DuckDBPyConnection:
 
 @cache
 def _attached(process: int, address: LakeAddress, timeout: float) -> _Attached:
-    """Attach a lake once in a process, create its tables or check their version."""
+    """Attach a lake once in a process, and create its tables if it has none."""
     instance = _engine(process)
     lake = _Attached(instance, address, f"lake_{next(_NUMBERS)}")
     if address.data_path.startswith("s3://"):
@@ -274,22 +318,64 @@ def _attached(process: int, address: LakeAddress, timeout: float) -> _Attached:
     try:
         catalog = _quoted(address.catalog.get_secret_value())
         instance.execute(f"ATTACH {catalog} AS {lake.name}_turn (TYPE postgres, READ_ONLY)")
-        there = f"SELECT to_regclass('{address.schema}.ducklake_metadata') IS NOT NULL AS there"
-        if lake.ask(instance, there)[0][0] or address.snapshot is not None:
+        if address.snapshot is not None or _is_whole(lake):
             _attach(lake)
         else:
             with _turn(lake, timeout):
                 _attach(lake)
                 _create_tables(lake)
-        row = instance.execute(f"SELECT schema_version FROM {lake.name}.meta").fetchone()
     except duckdb.Error as error:
         raise _unreachable(address, error) from None
-    if row is None or row[0] != SCHEMA_VERSION:
-        raise WarehouseError(
-            f"warehouse {address} has schema version {row[0] if row else 'no'}, this program writes"
-            f" version {SCHEMA_VERSION}: use the program that wrote it, or another schema"
-        )
     return lake
+
+
+@cache
+def _checked(process: int, address: LakeAddress, timeout: float) -> _Attached:
+    """A lake of this program's layout."""
+    lake = _attached(process, address, timeout)
+    if (found := _stored_version(lake)) != SCHEMA_VERSION:
+        raise WarehouseVersionError(address, found)
+    return lake
+
+
+def _stored_version(lake: _Attached) -> int | None:
+    try:
+        row = lake.instance.execute(f"SELECT schema_version FROM {lake.name}.meta").fetchone()
+    except duckdb.Error as error:
+        raise _unreachable(lake.address, error) from None
+    return row[0] if row else None
+
+
+def _cursor(lake: _Attached) -> duckdb.DuckDBPyConnection:
+    connection = lake.instance.cursor()
+    connection.execute(f"USE {lake.name}; SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    return connection
+
+
+def _names(connection: duckdb.DuckDBPyConnection, kind: str) -> list[str]:
+    """Of the lake's tables (``kind`` BASE TABLE) or views (VIEW)."""
+    found = connection.execute(
+        "SELECT table_name FROM information_schema.tables"
+        " WHERE table_catalog = current_database() AND table_type = ? ORDER BY 1",
+        [kind],
+    )
+    return [name for (name,) in found.fetchall()]
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    return [column[0] for column in connection.execute(f"FROM {table} LIMIT 0").description]
+
+
+def _is_whole(lake: _Attached) -> bool:
+    """Whether the tables are there; the catalog itself is there a moment before them."""
+    names = f"{lake.address.schema}.ducklake_table"
+    for query in (
+        f"SELECT to_regclass('{names}') IS NOT NULL AS there",
+        f"SELECT EXISTS (SELECT FROM {names} WHERE table_name = 'meta') AS there",
+    ):
+        if not lake.ask(lake.instance, query)[0][0]:
+            return False
+    return True
 
 
 def _attach(lake: _Attached) -> None:
@@ -306,17 +392,20 @@ def _attach(lake: _Attached) -> None:
 
 def _create_tables(lake: _Attached) -> None:
     """Create what is not there: the process whose turn was before may have done it."""
-    with lake.instance.cursor() as connection:
-        connection.execute(f"USE {lake.name}; SET TimeZone = 'UTC'")
+    with closing(_cursor(lake)) as connection:
         if connection.execute("SHOW TABLES").fetchall():
             return
         connection.begin()
-        for table, columns in TABLES.items():
-            connection.execute(f"CREATE TABLE {table} ({without_keys(columns)})")
-        for view, query in VIEWS.items():
-            connection.execute(f"CREATE VIEW {view} AS {query}")
-        connection.execute("INSERT INTO meta VALUES (?, now())", [SCHEMA_VERSION])
+        _lay_out(connection)
         connection.commit()
+
+
+def _lay_out(connection: duckdb.DuckDBPyConnection) -> None:
+    for table, columns in TABLES.items():
+        connection.execute(f"CREATE TABLE {table} ({without_keys(columns)})")
+    for view, query in VIEWS.items():
+        connection.execute(f"CREATE VIEW {view} AS {query}")
+    connection.execute("INSERT INTO meta VALUES (?, now())", [SCHEMA_VERSION])
 
 
 def _load(instance: duckdb.DuckDBPyConnection, extension: str) -> None:

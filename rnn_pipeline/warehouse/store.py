@@ -31,22 +31,22 @@ class WarehouseLocked(WarehouseError):
 
 
 class WarehouseVersionError(WarehouseError):
-    """The file has another layout than this program's, or none.
+    """The warehouse has another layout than this program's, or none.
 
     Args:
-        path: of the file.
+        place: the file, or what a lake calls itself.
         found: its schema version; None where it has none.
     """
 
-    def __init__(self, path: Path, found: int | None) -> None:
+    def __init__(self, place: object, found: int | None) -> None:
         if found is None:
-            way = "it is no warehouse: move it away, or set another data_dir"
+            way = "it is no warehouse: move it away, or set another place for one"
         elif found > SCHEMA_VERSION:
-            way = "install the newer program that wrote it, or set another data_dir"
+            way = "install the newer program that wrote it, or set another place for one"
         else:
-            way = "run `rnn-pipeline upgrade`, which keeps the old file beside the new one"
+            way = "run `rnn-pipeline upgrade`, after which the old state can still be had"
         super().__init__(
-            f"warehouse {path} has schema version {'no' if found is None else found}, this program"
+            f"warehouse {place} has schema version {'no' if found is None else found}, this program"
             f" writes version {SCHEMA_VERSION}: {way}"
         )
 

@@ -24,6 +24,7 @@ ATOM = b"""<?xml version="1.0"?><feed xmlns="http://www.w3.org/2005/Atom"><title
 <entry><id>urn:1</id><title>Acme opens a plant</title><updated>2024-03-06T10:00:00Z</updated>
 <link href="https://y.example/1"/><summary>In Ohio</summary></entry></feed>"""
 DAYS = (date(2024, 3, 1), date(2024, 3, 28))
+MARK = "s3cr3t"
 
 
 class Server(ThreadingHTTPServer):
@@ -108,3 +109,40 @@ def test_a_hostile_ticker_is_never_sent_and_a_caret_is_quoted(server, source):
         source.fetch_headlines("../x", *DAYS)
     server.pages |= {"/rss?s=%5EGSPC": (200, RSS), "/atom/%5EGSPC": (200, ATOM)}
     assert len(source.parse_headlines(source.fetch_headlines("^GSPC", *DAYS), "^GSPC")) == 4
+
+
+def test_a_key_in_an_address_is_sent_and_then_seen_nowhere(server, tmp_path, monkeypatch):
+    mark = "k3y/that-must+not be seen"
+    monkeypatch.setenv("NEWS_KEY", mark)
+    server.pages["/rss?s=ACME&key=k3y%2Fthat-must%2Bnot%20be%20seen"] = (200, RSS)
+    keyed = FeedSource([server.address("/rss?s={ticker}&key={NEWS_KEY}")])
+    market = Market(tmp_path, keyed)
+    (line,) = market.news(LATER, tickers=["ACME"])
+    assert counts(line)[0] == 1
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(b"{NEWS_KEY}" in content for content in kept)
+    assert not any(b"k3y" in content for content in kept)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:9/{ticker}?key={NEWS_KEY}",
+        "{NEWS_KEY}://127.0.0.1/",
+        "http://{NEWS_KEY}.invalid:port/",
+        "/rss?s={ticker}&key={NEWS_KEY}",
+    ],
+    ids=["nobody there", "scheme", "port", "not found"],
+)
+def test_a_key_in_an_address_is_in_no_message(server, monkeypatch, address):
+    monkeypatch.setenv("NEWS_KEY", MARK)
+    source = FeedSource([server.address(address) if address[0] == "/" else address])
+    with pytest.raises(SourceUnavailable, match=r"\{NEWS_KEY\}") as caught:
+        source.fetch_headlines("ACME", *DAYS)
+    assert MARK not in str(caught.getrepr(chain=True))
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch):
+    monkeypatch.delenv("NEWS_KEY", raising=False)
+    with pytest.raises(SourceUnavailable, match="needs the environment variable NEWS_KEY"):
+        FeedSource(["http://127.0.0.1:9/?key={NEWS_KEY}"]).fetch_headlines("ACME", *DAYS)

@@ -104,6 +104,14 @@ def test_equity_curves_with_drawdown(equity: dict[str, pd.DataFrame]) -> None:
         assert text in texts(figure)
 
 
+def test_a_paper_account_of_one_session_says_since_when() -> None:
+    paper = pd.DataFrame(
+        {"session": pd.to_datetime(["2013-03-01", "2013-03-04"]), "equity": 1.0, "promise": 1.0}
+    )
+    assert "began on 2013-03-01" in texts(evidence_plots.paper_curves(paper[:1]))
+    assert len(evidence_plots.paper_curves(paper).axes) == 2
+
+
 def test_equity_over_several_doublings_is_logarithmic(equity: dict[str, pd.DataFrame]) -> None:
     equity["signals"] = equity["signals"].assign(equity=np.geomspace(1, 9, 60))
     assert evidence_plots.equity_curves(equity).axes[0].get_yscale() == "log"

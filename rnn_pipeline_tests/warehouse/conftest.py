@@ -1,8 +1,6 @@
 """The engines of the warehouse; the lake's servers are started once, where they are installed."""
 
 import itertools
-import os
-import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from pydantic import SecretStr
 from rnn_pipeline.warehouse import Warehouse
 from rnn_pipeline_tests.warehouse import servers
 
-KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 _NUMBERS = itertools.count()
 
 
@@ -39,20 +36,8 @@ def catalog_server():
 
 @pytest.fixture(scope="session")
 def object_store(catalog_server):
-    """Address of an S3 server with a bucket named ``bucket``, whose keys are in the environment."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    request = urllib.request.Request(f"{address}/bucket", method="PUT")
-    urllib.request.urlopen(request).close()
-    before = dict(os.environ)
-    os.environ.update(KEYS)
-    yield address
-    os.environ.clear()
-    os.environ.update(before)
-    server.stop()
+    with servers.object_store() as address:
+        yield address
 
 
 @pytest.fixture

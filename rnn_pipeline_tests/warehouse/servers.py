@@ -1,13 +1,18 @@
 """A PostgreSQL server and an S3-compatible store for the tests of the lake, on free ports."""
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+#: What the object store is logged in to with; it takes anything.
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
 #: PostgreSQL refuses to run as root; its files then belong to this user.
 _UNPRIVILEGED = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
@@ -96,6 +101,28 @@ def postgres() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop()
+
+
+@contextlib.contextmanager
+def object_store() -> Iterator[str]:
+    """Address of an S3 server with a bucket named ``bucket``, whose keys are in the environment."""
+    from moto.server import ThreadedMotoServer
+
+    # A line for every request buries what a failed test has to say.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    request = urllib.request.Request(f"{address}/bucket", method="PUT")
+    urllib.request.urlopen(request).close()
+    before = dict(os.environ)
+    os.environ.update(KEYS)
+    try:
+        yield address
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        server.stop()
 
 
 def free_port() -> int:

@@ -1,5 +1,6 @@
 """The warehouse on DuckLake, with a real PostgreSQL server and an S3-compatible store."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,13 +11,17 @@ import pytest
 from pandas.testing import assert_frame_equal
 from pydantic import SecretStr
 
+from rnn_pipeline.market.rebuild import upgrade
 from rnn_pipeline.settings import load_settings
 from rnn_pipeline.warehouse import (
     Warehouse,
     WarehouseError,
     WarehouseLocked,
+    WarehouseVersionError,
     open_warehouse,
 )
+from rnn_pipeline.warehouse.lake import Lake, LakeAddress
+from rnn_pipeline.warehouse.schema import SCHEMA_VERSION, TABLES
 from rnn_pipeline_tests.warehouse.test_store import close_of, revisions
 
 pytestmark = pytest.mark.lake
@@ -61,15 +66,29 @@ WRITER = """
 def test_four_writers_lose_nothing_and_duplicate_nothing(lake):
     batches = 4
     writers = [in_another_process(lake, WRITER, name, batches) for name in "stuv"]
-    assert [writer.wait(120) for writer in writers] == [0] * 4
     for writer in writers:
-        writer.stdout.close()
+        writer.communicate(timeout=120)
+    assert [writer.returncode for writer in writers] == [0] * 4
     ledger = lake.rows("ingest_ledger", "entry, run_id")
     assert ledger["entry"].tolist() == list(range(4 * batches))
     assert ledger["run_id"].value_counts().to_dict() == dict.fromkeys("stuv", batches)
     rows = lake.rows("raw_ohlcv", "ticker, session, revision")
     assert rows.loc[rows["ticker"] == "A", "revision"].tolist() == list(range(4 * batches))
     assert len(rows) == 4 * batches * 41 == len(rows.drop_duplicates())
+    # As it was after any number of batches, whoever wrote them: those and nothing else.
+    for committed in (1, 7, 4 * batches):
+        past = lake.at(int(lake.snapshots()["snapshot_id"].iloc[committed - 4 * batches - 1]))
+        assert past.rows("ingest_ledger", "entry")["entry"].tolist() == list(range(committed))
+        assert len(past.rows("raw_ohlcv", "ticker")) == committed * 41
+
+
+def test_a_lake_whose_maker_was_killed_before_its_tables_were_there_is_made_whole(lake):
+    from rnn_pipeline.warehouse import lake as module
+
+    half_made = module._Attached(module._engine(os.getpid()), lake.address, "half_made")
+    module._log_in(half_made)
+    module._attach(half_made)
+    assert lake.last_session() is None
 
 
 def test_a_killed_writer_gives_its_turn_back_and_leaves_nothing_half_there(lake):
@@ -164,7 +183,6 @@ def test_the_lake_reads_what_the_file_reads_as_of_every_moment_and_as_it_was(twi
 
 
 def test_rows_move_from_the_file_to_a_lake_and_back_as_they_are(twins, lake, tmp_path):
-    from rnn_pipeline.warehouse.lake import Lake, LakeAddress
     from rnn_pipeline.warehouse.migration import load, save
 
     file, _, _ = twins
@@ -187,19 +205,52 @@ def test_rows_move_from_the_file_to_a_lake_and_back_as_they_are(twins, lake, tmp
     assert_frame_equal(back.rows("price_features"), file.rows("price_features"))
 
 
-def test_a_lake_of_another_version_is_left_alone(lake):
+def left_by_another_program(lake, statements: str) -> Lake:
+    """Change a lake as an older or newer program would have left it, seen by a new process."""
     with lake.connection() as connection:
-        connection.execute("UPDATE meta SET schema_version = 99")
-    from rnn_pipeline.warehouse import lake as module
+        connection.execute(statements)
+    return Lake(lake.address, lake.lock_timeout + 1)
 
-    module._attached.cache_clear()
-    with pytest.raises(WarehouseError, match="has schema version 99"):
+
+@pytest.mark.parametrize(("found", "way"), [(99, "install the newer program"), (3, "upgrade`")])
+def test_a_lake_of_another_version_is_left_alone(lake, found, way):
+    lake = left_by_another_program(lake, f"UPDATE meta SET schema_version = {found}")
+    with pytest.raises(WarehouseVersionError, match=f"has schema version {found}.*{way}"):
         lake.last_session()
+    if found > SCHEMA_VERSION:
+        with pytest.raises(WarehouseVersionError, match="install the newer program"):
+            upgrade(lake)
+    assert lake.schema_version() == found
+
+
+def test_an_older_lake_is_upgraded_with_every_revision_and_its_past_stays(lake):
+    features = revisions(HISTORY[0])[["ticker", "session"]].assign(rsi_14=1.0)
+    with lake.batch() as batch:
+        for rows in HISTORY:
+            batch.append("raw_ohlcv", revisions(rows))
+        batch.append("price_features", features)
+    before = lake.rows("raw_ohlcv")
+    older = left_by_another_program(
+        lake,
+        "DROP VIEW decisions_v1; ALTER TABLE trading_decisions DROP COLUMN policy;"
+        " ALTER TABLE raw_ohlcv DROP COLUMN provenance;"
+        " ALTER TABLE raw_ohlcv ADD COLUMN gone INTEGER; DROP TABLE made_from;"
+        " UPDATE meta SET schema_version = 3",
+    )
+    last = int(lake.snapshots()["snapshot_id"].max())
+    assert upgrade(older)["raw_ohlcv"] == sum(len(rows) for rows in HISTORY)
+    assert upgrade(older) == {}
+    assert_frame_equal(
+        older.rows("raw_ohlcv").drop(columns="provenance"), before.drop(columns="provenance")
+    )
+    assert older.rows("price_features").empty
+    assert older.rows("decisions_v1").empty
+    assert older.rows("made_from").empty
+    with pytest.raises(WarehouseVersionError, match="has schema version 3"):
+        older.at(last).last_session()
 
 
 def test_no_message_shows_the_catalogs_password(catalog_server, object_store):
-    from rnn_pipeline.warehouse.lake import Lake, LakeAddress
-
     port = catalog_server.port
     for catalog in (
         f"host=127.0.0.1 port={port} user=nobody_here password={MARKED} dbname=lake",
@@ -219,8 +270,6 @@ def test_no_message_shows_the_catalogs_password(catalog_server, object_store):
 def test_a_server_that_went_away_is_one_line_and_used_again_when_it_is_back(
     lake, catalog_server, object_store
 ):
-    from rnn_pipeline.warehouse.lake import Lake, LakeAddress
-
     catalog = SecretStr(f"{catalog_server.address('lake')} password={MARKED}")
     known = Lake(LakeAddress(catalog, lake.address.schema, lake.address.data_path, object_store))
     assert known.last_session() is None
@@ -238,8 +287,6 @@ def test_a_server_that_went_away_is_one_line_and_used_again_when_it_is_back(
 
 
 def test_readers_and_writers_have_roles_of_their_own(lake, catalog_server):
-    from rnn_pipeline.warehouse.lake import Lake, LakeAddress
-
     name = lake.address.schema
     roles = Path(__file__).parents[2] / "deploy/postgres/roles.sql"
     catalog_server.database(f"{name}_roles")
@@ -275,3 +322,49 @@ def test_the_settings_choose_the_engine(lake, monkeypatch, tmp_path):
     assert store.last_session() is None
     assert str(store) == f"sample at {lake.address.data_path}/sample"
     assert not any(tmp_path.iterdir())
+
+
+#: When and by which run a row was made, and what holds that: files name the moment they were
+#: written at, and ``made_from`` digests their hashes.
+MADE = {
+    "run_id",
+    *("created_at", "changed_at", "checked_at", "committed_at", "fetched_at", "tried_at"),
+    *("written_at", "checkpoint_hash", "inputs"),
+}
+
+
+def test_the_demo_makes_the_same_tables_on_a_lake_as_in_a_file(
+    demo, catalog_server, object_store, tmp_path, monkeypatch
+):
+    """Value for value, in every table: what was taken in, forecast, judged and decided."""
+    assert demo.exit_code == 0, demo.output
+    file = open_warehouse(load_settings())
+    catalog = f"{catalog_server.database('demo')} password={MARKED}"
+    monkeypatch.setenv("RNN_PIPELINE_LAKE_CATALOG", catalog)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"id-{MARKED}")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"key-{MARKED}")
+    monkeypatch.setenv("RNN_PIPELINE_WAREHOUSE__ENGINE", "ducklake")
+    monkeypatch.setenv("RNN_PIPELINE_WAREHOUSE__DATA_PATH", "s3://bucket/demo")
+    monkeypatch.setenv("RNN_PIPELINE_WAREHOUSE__ENDPOINT", object_store)
+    monkeypatch.setenv("RNN_PIPELINE_DATA_DIR", str(tmp_path))
+    command = "from rnn_pipeline.cli import main; main()"
+    again = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", command, "demo"], capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(path.suffix == ".duckdb" for path in files)
+    assert not any(MARKED.encode() in path.read_bytes() for path in files)
+    assert MARKED not in again.stdout + again.stderr
+    store = open_warehouse(load_settings())
+    made = {}
+    for table in TABLES:
+        # An order is known from the moment on that it was written down.
+        dropped = list(MADE | ({"known_at"} if table == "paper_orders" else set()))
+        one, other = (
+            each.rows(table).drop(columns=dropped, errors="ignore") for each in (file, store)
+        )
+        assert_frame_equal(other, one, check_exact=True, obj=table)
+        made[table] = len(one)
+    assert min(made[name] for name in ("forecasts", "evidence", "trading_decisions")) > 0
+    assert sum(made.values()) > 30_000
