@@ -1,8 +1,9 @@
 """How cost grows with tickers, years and nodes: a model of what ``benchmarks.scale`` measured.
 
 The cost of a stage is a fixed part, a part per ticker and a part per ticker-year, none of them
-negative; and, only where these miss a measurement by more than a tenth and it halves the miss, one
-that grows with the square of the tickers. On more nodes a stage is split by ticker groups: every
+negative; where pictures of a few tickers are drawn, a part per year; and, only where these miss a
+measurement by more than a tenth and it halves the miss, one that grows with the square of the
+tickers. On more nodes a stage is split by ticker groups: every
 node pays the fixed part and what looks at the whole universe again, what holds the warehouse's
 lock is done by one after the other, and the rest is divided.
 """
@@ -10,7 +11,7 @@ lock is done by one after the other, and the rest is divided.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import ceil
 
 import numpy as np
@@ -31,6 +32,7 @@ class Fit:
 
     fixed: float = 0.0
     per_ticker: float = 0.0
+    per_year: float = 0.0
     per_ticker_year: float = 0.0
     per_million_pairs: float = 0.0
     """Per million of tickers squared."""
@@ -41,31 +43,37 @@ class Fit:
         return (
             self.fixed
             + self.per_ticker * tickers
+            + self.per_year * years
             + self.per_ticker_year * tickers * years
             + self.per_million_pairs * tickers**2 / 1e6
         )
 
 
-def fitted(points: Sequence[Point]) -> Fit:
+def fitted(points: Sequence[Point], drawn: bool = False) -> Fit:
     """The parts that miss the points by the least squares of relative errors.
+
+    Args:
+        points: measured.
+        drawn: whether there is a part per year, whatever the tickers.
 
     Raises:
         ValueError: fewer than three points, or a cost that is not positive.
     """
     if len(points) < 3 or min(cost for *_, cost in points) <= 0:
         raise ValueError(f"a fit needs three or more points of positive cost, not {points}")
-    tickers, years, costs = np.array(points, dtype=np.float64).T
-    parts = np.stack([np.ones_like(tickers), tickers, tickers * years, tickers**2 / 1e6], axis=1)
+    n, years, costs = np.array(points, dtype=np.float64).T
+    parts = np.stack([np.ones_like(n), n, years, n * years, n**2 / 1e6], axis=1) / costs[:, None]
 
-    def fit(columns: int) -> Fit:
-        found, _ = nnls(parts[:, :columns] / costs[:, None], np.ones(len(costs)))
-        missed = parts[:, :columns] @ found / costs - 1
-        return Fit(*map(float, [*found, *[0.0] * (4 - columns), np.abs(missed).max()]))
+    def fit(*used: bool) -> Fit:
+        found = np.zeros(parts.shape[1])
+        found[list(used)], _ = nnls(parts[:, used], np.ones(len(costs)))
+        return Fit(*map(float, [*found, np.abs(parts @ found - 1).max()]))
 
-    straight, bent = fit(3), fit(4)
+    straight, bent = (fit(True, True, drawn, True, square) for square in (False, True))
     grows_faster = straight.worst_miss > 0.1 and bent.worst_miss < straight.worst_miss / 2
-    # A square through as many points as parts misses nothing, whatever they say.
-    return bent if grows_faster and len(points) > 4 else straight
+    # As many parts as points miss nothing, whatever the points say.
+    n_parts = np.count_nonzero(astuple(bent)[:-1])
+    return bent if grows_faster and n_parts < len(points) else straight
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ SIZES = (24, 500, 5000)
 YEARS = 10
 NODES = (1, 10, 100)
 RUNS = {"evening": "an evening", "rebuild": f"everything, {YEARS} years"}
+LAST_STAGE = "report"
+"""It comes when the decisions are stored, and draws pictures of a few tickers."""
 NETWORKS = ("lstm", "gru", "stacked_lstm")
 FOLDS = {"train": 1000, "val": 125, "test": 250}
 """The defaults; of each fold there are the networks by two seeds."""
@@ -31,6 +33,8 @@ ASSUMED_OVERHEAD_S = 0.01
 """Of the process that hands out a Ray task, where ``benchmarks.ray_overhead`` was not run."""
 WHOLE = ("decisions", "report", "Dagster")
 """Stages that look at all tickers at once, or that one database serves."""
+ONCE = "sentiment model"
+"""Trained once, whatever the universe."""
 HANDING_OUT = "training, handing out"
 BASELINES = "baselines of a fold"
 
@@ -50,9 +54,9 @@ def points(
     return found
 
 
-def fit_or_nothing(found: Sequence[tuple[float, float, float]]) -> Fit:
+def fit_or_nothing(found: Sequence[tuple[float, float, float]], drawn: bool = False) -> Fit:
     """A fit; of what is nowhere there, nothing."""
-    return fitted(found) if min(value for *_, value in found) > 0 else Fit()
+    return fitted(found, drawn) if min(value for *_, value in found) > 0 else Fit()
 
 
 def task_overhead_s() -> float:
@@ -71,7 +75,8 @@ def stages_of(run: str, figures: Figures) -> dict[str, Stage | Each]:
     for name in named:
 
         def fit(figure: str, name: str = name) -> Fit:
-            return fit_or_nothing(points(universes, run, "by_stage", name, figure))
+            found = points(universes, run, "by_stage", name, figure)
+            return fit_or_nothing(found, drawn=name == LAST_STAGE)
 
         if name == "training":
             own = figures["training"]
@@ -81,6 +86,10 @@ def stages_of(run: str, figures: Figures) -> dict[str, Stage | Each]:
                 task_overhead_s=task_overhead_s(),
             )
             found[HANDING_OUT] = Stage(fit("main_thread_s"), whole=True)
+            continue
+        if name == ONCE:
+            alike = points(universes, run, "by_stage", name, "processor_s")
+            found[name] = Stage(Fit(fixed=mean(value for *_, value in alike)))
             continue
         if name == "baselines":
             one = figures["training"][BASELINES]["processor_s_of_one"]
@@ -118,9 +127,14 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _times(figures: Figures) -> str:
     """The table that everything else is for."""
+    evening = stages_of("evening", figures)
+    decided = {name: stage for name, stage in evening.items() if name != LAST_STAGE}
+    asked = {"an evening, up to the decisions": decided} | {
+        words: stages_of(run, figures) for run, words in RUNS.items()
+    }
     rows = []
-    for run, words in RUNS.items():
-        found = times(stages_of(run, figures), SIZES, YEARS, NODES)
+    for words, stages in asked.items():
+        found = times(stages, SIZES, YEARS, NODES)
         for tickers, by_nodes in found.items():
             star = "\\*" if tickers * YEARS > measured_up_to(figures) else ""
             cells = [f"{in_words(sum(spent.values()))}{star}" for spent in by_nodes.values()]
@@ -158,12 +172,20 @@ def _by_stage(run: str, figures: Figures) -> str:
                 name,
                 _number(whole.fixed),
                 _number(1000 * whole.per_ticker),
+                _number(1000 * whole.per_year),
                 _number(1000 * whole.per_ticker_year) + square,
                 f"{whole.worst_miss:.0%}",
                 shares,
             ]
         )
-    head = ["fixed, s", "per ticker, ms", "per ticker-year, ms", "worst miss", "not divided"]
+    head = [
+        "fixed, s",
+        "per ticker, ms",
+        "per year, ms",
+        "per ticker-year, ms",
+        "worst miss",
+        "not divided",
+    ]
     return _rows([RUNS[run], *head], rows)
 
 
@@ -300,7 +322,7 @@ def picture(figures: Figures) -> Figure:
         axes.set_xticks(SIZES, labels=[f"{size:,}" for size in SIZES])
         axes.set_xticks([], minor=True)
         low, high = axes.get_ylim()
-        known = [1, 10, 60, 600, 3600, 36000, 360000]
+        known = [1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 36_000, 108_000]
         ticks = [tick for tick in known if low <= tick <= high]
         axes.set_yticks(ticks, labels=[_round_time(tick) for tick in ticks])
         axes.set_yticks([], minor=True)

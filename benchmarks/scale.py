@@ -74,7 +74,7 @@ backend = "cpu"
 LAST = "2024-06-24"
 A_YEAR = 252
 """Sessions."""
-UNIVERSES = ((24, 2), (24, 8), (100, 2), (500, 2))
+UNIVERSES = ((24, 2), (24, 8), (100, 2), (100, 4), (500, 2))
 """Tickers and years; with fewer than two the features' warm-up leaves no fold."""
 SAMPLED_FROM = (24, 8)
 """The universe whose bars the sample of members learns from."""
@@ -473,7 +473,7 @@ def ask(folder: Path, part: str, **more: str) -> dict[str, Any]:
 
 
 def tell(name: str, found: Mapping[str, Any]) -> None:
-    """A figure as it comes: the whole takes a quarter of an hour."""
+    """A figure as it comes: the whole takes about 20 minutes."""
     print(f"{datetime.now(UTC):%H:%M:%S} {name}: {json.dumps(found)}", file=sys.stderr, flush=True)
 
 

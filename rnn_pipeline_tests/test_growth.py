@@ -4,16 +4,23 @@ import pytest
 
 from benchmarks.growth import Each, Fit, Stage, fitted, in_words, of_folds, times
 
-SIZES = [(24, 2), (24, 8), (100, 2), (250, 2), (500, 2)]
+SIZES = [(24, 2), (24, 8), (100, 2), (100, 4), (500, 2)]
 
 
 def test_a_fit_finds_the_parts_that_made_the_costs() -> None:
-    found = fitted([(n, y, 3 + 0.5 * n + 0.01 * n * y) for n, y in SIZES])
+    found = fitted([(n, y, 3 + 0.5 * n + 0.2 * y + 0.01 * n * y) for n, y in SIZES], drawn=True)
     assert found.fixed == pytest.approx(3)
     assert found.per_ticker == pytest.approx(0.5)
+    assert found.per_year == pytest.approx(0.2)
     assert found.per_ticker_year == pytest.approx(0.01)
     assert found.per_million_pairs == 0
     assert found.worst_miss == pytest.approx(0, abs=1e-9)
+
+
+def test_without_pictures_nothing_grows_with_the_years_alone() -> None:
+    found = fitted([(n, y, 1 + 2 * y) for n, y in SIZES])
+    assert found.per_year == 0
+    assert found.worst_miss > 0.1
 
 
 def test_what_grows_with_the_square_is_found_where_straight_parts_miss() -> None:
