@@ -12,7 +12,7 @@ ifdef TICKERS
 export RNN_PIPELINE_TICKERS := $(TICKERS)
 endif
 
-.PHONY: help demo ui test lake lint check format docs-tools docs wheel installed audit clean
+.PHONY: help demo ui test lake ray lint check format docs-tools docs wheel installed audit clean
 
 help:
 	@echo "make demo    run the whole pipeline on the embedded data and print today's decisions"
@@ -20,6 +20,7 @@ help:
 	@echo "make ui      open the pipeline in Dagster's UI on http://127.0.0.1:3000"
 	@echo "make test    run the tests"
 	@echo "make lake    run the tests of the warehouse on DuckLake, if PostgreSQL is installed"
+	@echo "make ray     run the tests of training and of whole runs on a Ray cluster (minutes)"
 	@echo "make lint    formatter, linter, types, import contracts, Dagster definitions"
 	@echo "make check   lint, test, consistent versions, and audit where its service answers"
 	@echo "make docs    build the documentation into site/, broken links are errors"
@@ -54,6 +55,10 @@ $(LAKE): $(READY) rnn_pipeline_tests/warehouse/requirements.txt
 
 lake: $(LAKE)
 	PYTHONPATH=$(CURDIR)/$(LAKE) $(BIN)/python -m pytest -m lake
+
+ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python -m pytest rnn_pipeline_tests/networks/test_cluster.py rnn_pipeline_tests/test_ray_launcher.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.made_up import SOON_TRAINED, environment
+
 RESULTS = Path(__file__).parent / "results" / "daemon.json"
 SETTINGS = """
 source = "files"
@@ -59,19 +61,7 @@ seeds = [0]
 [model.networks.gru]
 cell = "gru"
 hidden_sizes = [4]
-
-[model.training]
-epochs = 1
-
-[model.sentiment]
-members = 1
-least_steps = 0
-embed_dim = 8
-hidden_size = 8
-
-[model.sentiment.training]
-epochs = 1
-"""
+{soon_trained}"""
 SESSIONS = 430
 """No fold begins today: the evening's run is the daily one, not the one that trains."""
 PATIENCE = 300.0
@@ -135,17 +125,13 @@ class Stage:
         labelled().to_csv(folder / "labels.csv", index=False)
         yesterday = pd.Timestamp.now(tz="UTC").tz_localize(None).normalize() - timedelta(days=1)
         self.days = pd.date_range(end=yesterday, periods=SESSIONS)
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("RNN_PIPELINE_")}
-        self.environment = clean | {
-            "RNN_PIPELINE_SETTINGS_FILE": str(folder / "settings.toml"),
-            "RNN_PIPELINE_DATA_DIR": str(folder / "data"),
-            "DAGSTER_HOME": "",
-        }
+        self.environment = environment(folder / "settings.toml", folder / "data")
 
     def settle(self, evening: datetime, morning: datetime) -> None:
         """Write the settings."""
         (self.folder / "settings.toml").write_text(
             SETTINGS.format(
+                soon_trained=SOON_TRAINED,
                 drop=self.drop_dir,
                 labels=self.folder / "labels.csv",
                 start=f"{self.days[0]:%Y-%m-%d}",

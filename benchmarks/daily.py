@@ -19,11 +19,13 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from benchmarks.made_up import SOON_TRAINED, drop, environment, universe
+from benchmarks.meter import Meter
 
 RESULTS = Path(__file__).parent / "results" / "daily.json"
 SETTINGS = """
@@ -47,59 +49,11 @@ hidden_sizes = [16]
 [model.networks.gru]
 cell = "gru"
 hidden_sizes = [16]
-
-[model.training]
-epochs = 1
-
-[model.sentiment]
-members = 1
-least_steps = 0
-embed_dim = 8
-hidden_size = 8
-
-[model.sentiment.training]
-epochs = 1
-"""
+{soon_trained}"""
 RUNS = {"day 1": 1, "nothing new": 0, "day 2": 1, "day 3": 1}
 #: Sessions that a kept folder can go on with.
 ARRIVING = 60
 LAST = "2024-06-24"
-
-
-def simulated(tickers: list[str], axis: Any) -> Any:
-    """Bars of a history and of the sessions that arrive, one frame."""
-    import numpy as np
-    import pandas as pd
-
-    from benchmarks.null_markets import garch
-
-    rng = np.random.default_rng(0)
-    frames = []
-    for ticker in tickers:
-        close = 50 * np.exp(np.cumsum(garch(rng, len(axis))))
-        open_ = close * np.exp(rng.normal(0, 0.004, len(axis)))
-        spread = np.exp(np.abs(rng.normal(0, 0.006, len(axis))))
-        frames.append(
-            pd.DataFrame(
-                {
-                    "ticker": ticker,
-                    "session": axis,
-                    "open": open_,
-                    "high": np.maximum(open_, close) * spread,
-                    "low": np.minimum(open_, close) / spread,
-                    "close": close,
-                    "adj_close": close,
-                    "volume": rng.lognormal(13, 0.4, len(axis)).round(),
-                }
-            )
-        )
-    return pd.concat(frames, ignore_index=True)
-
-
-def dropped(bars: Any, drop: Path, name: str) -> None:
-    """Put bars into the drop folder, as old as a file must be to be taken in."""
-    bars.to_parquet(drop / f"{name}.parquet")
-    os.utime(drop / f"{name}.parquet", (time.time() - 60,) * 2)
 
 
 def load_history(store: Any, settings: Any, last: Any) -> None:
@@ -134,38 +88,26 @@ def measured(instance: Any, job: str, tags: dict[str, str]) -> dict[str, Any]:
 
     Dagster says when a step began and ended; processor time is sampled beside it.
     """
-    import numpy as np
-
     from rnn_pipeline import cli
 
-    begun, done = (time.time(), time.process_time()), threading.Event()
-    samples = [begun]
-
-    def sample() -> None:
-        while not done.wait(0.02):
-            samples.append((time.time(), time.process_time()))
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    cli.run_job(instance, job, tags)
-    samples.append((time.time(), time.process_time()))
-    done.set()
-    sampler.join()
-    moments, processor = np.array(sorted(samples)).T
-
-    def between(start: float, end: float) -> dict[str, float]:
-        used = np.diff(np.interp([start, end], moments, processor))[0]
-        return {"seconds": round(end - start, 2), "processor_seconds": round(float(used), 2)}
-
+    with Meter() as meter:
+        begun = time.time()
+        cli.run_job(instance, job, tags)
+        ended = time.time()
     run = instance.get_runs(limit=1)[0]
     steps = {
         step.step_key: (step.start_time, step.end_time)
         for step in instance.get_run_step_stats(run.run_id)
         if step.start_time is not None and step.end_time is not None
     }
+
+    def between(begin: float, end: float) -> dict[str, float]:
+        used = meter.between(begin, end)
+        return {name: round(used[name], 2) for name in ("seconds", "processor_seconds")}
+
     return {
-        **between(begun[0], moments[-1]),
-        "to_decisions": between(begun[0], steps["trading_decisions"][1]),
+        **between(begun, ended),
+        "to_decisions": between(begun, steps["trading_decisions"][1]),
         "load": round(os.getloadavg()[0], 1),
         "by_asset": {name: between(*span) for name, span in steps.items()},
     }
@@ -185,9 +127,9 @@ def prepared(folder: Path, axis: Any) -> dict[str, Any]:
     from rnn_pipeline.warehouse import Warehouse
 
     past = axis[-ARRIVING - 1]
-    bars = simulated(list(SETTINGS.tickers), axis)
+    bars = universe(SETTINGS.tickers, axis)
     bars.to_parquet(folder / "coming.parquet")
-    dropped(bars[bars["session"] <= past], folder / "drop", "history")
+    drop(bars[bars["session"] <= past], folder / "drop", "history")
     store = Warehouse(SETTINGS.warehouse_path)
     found: dict[str, Any] = {}
     with cli.prepare(SETTINGS) as instance:
@@ -229,7 +171,7 @@ def run_of_a_day(folder: Path, sessions: int) -> dict[str, Any]:
     bars = pd.read_parquet(folder / "coming.parquet")
     coming = sorted(bars.loc[bars["session"] > had, "session"].unique())[:sessions]
     if coming:
-        dropped(bars[bars["session"].isin(coming)], folder / "drop", f"{coming[-1]:%Y-%m-%d}")
+        drop(bars[bars["session"].isin(coming)], folder / "drop", f"{coming[-1]:%Y-%m-%d}")
     last = max([had, *coming]).date()
     with cli.prepare(SETTINGS) as instance:
         tickers, since = evening(instance, WAREHOUSE)
@@ -241,16 +183,10 @@ def run_of_a_day(folder: Path, sessions: int) -> dict[str, Any]:
 
 def ask(folder: Path, options: argparse.Namespace, step: str) -> dict[str, Any]:
     """Run a step in a process that has the settings of the folder."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("RNN_PIPELINE_")}
-    of_folder = {
-        "RNN_PIPELINE_SETTINGS_FILE": str(folder / "settings.toml"),
-        "RNN_PIPELINE_DATA_DIR": str(folder),
-        "DAGSTER_HOME": "",
-    }
     arguments = ["--folder", str(folder), "--sessions", str(options.sessions), "--step", step]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.daily", *arguments],
-        env=clean | of_folder,
+        env=environment(folder / "settings.toml", folder),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -279,6 +215,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             tickers=", ".join(f'"T{number:03d}"' for number in range(options.tickers)),
             train=round(options.sessions * 0.75),
             val=round(options.sessions * 0.1),
+            soon_trained=SOON_TRAINED,
         )
         (folder / "settings.toml").write_text(settings)
         kept.write_text(json.dumps(ask(folder, options, "prepare")))

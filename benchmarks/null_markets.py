@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from benchmarks.made_up import DAILY, garch
 from rnn_pipeline import chain
 from rnn_pipeline.chain import STAGES, Stages
 from rnn_pipeline.evidence.lookahead import Knowledge
@@ -41,8 +42,6 @@ from rnn_pipeline.settings import Settings, load_settings
 
 CALENDAR = SessionCalendar()
 FIRST = pd.Timestamp("2000-03-01")
-DAILY = 0.01
-"""Standard deviation of simulated daily log returns."""
 PHRASES = {
     "positive": ("gains", "rises", "beats forecasts", "soars", "wins a contract"),
     "negative": ("falls", "slumps", "misses forecasts", "plunges", "loses a lawsuit"),
@@ -55,15 +54,6 @@ Returns = Callable[[np.random.Generator, int], np.ndarray]
 
 def random_walk(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.normal(0.0003, DAILY, n)
-
-
-def garch(rng: np.random.Generator, n: int) -> np.ndarray:
-    """GARCH(1, 1) without drift, with Student's t of four degrees of freedom."""
-    from arch.univariate import GARCH, StudentsT, ZeroMean
-
-    model = ZeroMean(volatility=GARCH(), distribution=StudentsT(seed=rng), rescale=False)
-    # omega, alpha, beta: an unconditional variance of one; degrees of freedom.
-    return DAILY * model.simulate([0.02, 0.10, 0.88, 4.0], n)["data"].to_numpy()
 
 
 def linear(strength: float) -> Returns:

@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.made_up import SOON_TRAINED, environment
 from rnn_pipeline.market.calendar import SessionCalendar
 
 if TYPE_CHECKING:
@@ -77,19 +78,7 @@ hidden_sizes = [8]
 [model.networks.gru]
 cell = "gru"
 hidden_sizes = [8]
-
-[model.training]
-epochs = 1
-
-[model.sentiment]
-members = 1
-least_steps = 0
-embed_dim = 8
-hidden_size = 8
-
-[model.sentiment.training]
-epochs = 1
-"""
+{soon_trained}"""
 CALENDAR = SessionCalendar("XNYS")
 EVENING, MORNING, ARRIVAL = (timedelta(hours=hours) for hours in (18, 7, 17.5))
 HINTS_HOLD = 0.75
@@ -528,14 +517,15 @@ class Quarter:
         labels = folder / "labels.csv"
         labelled().to_csv(labels, index=False)
         settings.write_text(
-            SETTINGS.format(drop=drop_dir, labels=labels, start=start, tickers=tickers)
+            SETTINGS.format(
+                drop=drop_dir,
+                labels=labels,
+                start=start,
+                tickers=tickers,
+                soon_trained=SOON_TRAINED,
+            )
         )
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("RNN_PIPELINE_")}
-        self.environment = clean | {
-            "RNN_PIPELINE_SETTINGS_FILE": str(settings),
-            "RNN_PIPELINE_DATA_DIR": str(folder / "data"),
-            "DAGSTER_HOME": "",
-        }
+        self.environment = environment(settings, folder / "data")
 
     def started(self, *task: str) -> subprocess.Popen[str]:
         """A process of this module."""

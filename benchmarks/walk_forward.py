@@ -25,6 +25,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.made_up import environment
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -150,16 +152,10 @@ class Runs:
                 drop=self.drop, tickers=json.dumps(self.tickers), model=model, backend=backend
             )
         )
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("RNN_PIPELINE_")}
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.walk_forward", "--here", json.dumps(stages)]
             + (["--first", str(first)] if first else []),
-            env=clean
-            | {
-                "RNN_PIPELINE_SETTINGS_FILE": str(settings),
-                "RNN_PIPELINE_DATA_DIR": str(self.folder / "data"),
-                "DAGSTER_HOME": "",
-            },
+            env=environment(settings, self.folder / "data"),
             stdout=subprocess.PIPE,
             text=True,
             check=True,

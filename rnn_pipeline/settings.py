@@ -619,10 +619,11 @@ class Settings(BaseSettings):
         None, description="labelled headlines to learn sentiment from, instead of the embedded ones"
     )
     tickers: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="the universe; empty means every ticker of the sample"
+        (), description="the universe; empty: every ticker of the sample, or of the files"
     )
     start: date | None = Field(
-        None, description="first session wanted; empty: the sample's first, or five years back"
+        None,
+        description="first session wanted; empty: that of the sample or files, or five years back",
     )
     exchange: str = Field("XNYS", description="ISO market code of the exchange calendar")
     data_dir: Path = Field(Path("data"), description="warehouse, payloads, checkpoints, reports")

@@ -64,7 +64,7 @@ def test_the_ui_is_for_this_machine_alone_unless_told_otherwise(
 ):
     monkeypatch.setenv("RNN_PIPELINE_DATA_DIR", str(tmp_path))
     started = []
-    monkeypatch.setattr(subprocess, "call", lambda command: started.append(command) or 0)
+    monkeypatch.setattr(subprocess, "call", lambda command, env: started.append(command) or 0)
     assert CliRunner().invoke(main, ["ui", "--port", "3999", *asked]).exit_code == 0
     ((*_, option, host, _, _),) = started
     assert (option, host) == ("--host", listens_on)

@@ -108,7 +108,7 @@ def test_signals_show_what_each_source_adds(store) -> None:
     assert shown.exit_code == 0, shown.output
     lines = [" ".join(line.split()) for line in shown.stdout.splitlines()]
     assert "AAA gru +0.10 % +0.50 weak 0.40 +0.20" in lines
-    assert "AAA sentiment +0.00 +0.50 weak 0.40 +0.10" in lines
+    assert "AAA sentiment 0.00 +0.50 weak 0.40 +0.10" in lines
     told = json.loads(run("signals", "--ticker", "AAA", "--json").stdout)
     assert [(each["source"], each["contribution"]) for each in told[0]["contributions"]] == [
         ("gru", 0.2),

@@ -606,6 +606,19 @@ def test_the_evenings_run_leaves_new_tickers_to_the_one_that_fills_them(instance
     assert partitions.newcomers(instance, SETTINGS) == ["FB", "MSFT"]
 
 
+def test_bars_of_a_new_ticker_are_no_reason_to_make_the_others_again(instance, store):
+    stored(store, DAYS, DAYS, DAYS)
+    with store.batch() as batch:
+        batch.append("raw_ohlcv", bars_of(DAYS, ticker="FB", revision=0, is_final=True))
+    instance.add_dynamic_partitions("ticker", ["AAPL", "FB"])
+    resource = WarehouseResource(path=str(store.path), payload_dir="")
+    assert automation.evening(instance, resource)[1] == date.fromisoformat(DAYS[0])
+    assert automation.evening(instance, resource, ["FB"]) == (
+        ["AAPL"],
+        date.fromisoformat(DAYS[3]),
+    )
+
+
 def test_a_ticker_that_was_removed_keeps_its_rows_and_its_materializations(
     instance, raw_asset, store, settings_file
 ):

@@ -62,9 +62,30 @@ def test_a_dropped_file_asks_for_its_own_tickers_and_days_once(settings):
         (settings.drop_dir / "one.csv").rename(settings.drop_dir / "renamed.csv")
         skipped, cursor = tick(instance, cursor)
         assert isinstance(skipped, dg.SkipReason)
-        drop(settings, "two.csv", CSV.replace("AAA", "BBB"))
+        drop(settings, "two.csv", CSV.replace(",11,11,5", ",11,10,5"))
         request, _ = tick(instance, cursor)
-        assert "|BBB" in request.tags["dagster/asset_partition_range_end"]
+        assert request.tags["dagster/asset_partition_range_end"] == "2011-03-01|CCC"
+
+
+def test_a_ticker_whose_first_file_is_dropped_is_filled_with_networks_and_all(settings):
+    drop(settings, "one.csv", CSV)
+    with dg.instance_for_test() as instance:
+        _, cursor = tick(instance)
+        drop(settings, "new.csv", CSV.replace("AAA", "BBB").replace("CCC", "BBB"))
+        left, cursor = tick(instance, cursor)
+        assert isinstance(left, dg.SkipReason)
+        assert left.skip_message == "left to the sensor universe, as new: BBB"
+        request = automation.universe(dg.build_sensor_context(instance=instance))
+        assert request.run_config["ops"]["run_every_stage"]["config"]["tickers"] == ["BBB"]
+        assert isinstance(tick(instance, cursor)[0], dg.SkipReason)
+        drop(settings, "both.csv", CSV.replace("AAA", "DDD"))
+        request, _ = tick(instance, cursor)
+        start, end = (
+            request.tags[f"dagster/asset_partition_range_{side}"].split("|")[1]
+            for side in ("start", "end")
+        )
+        assert (start, end) == ("CCC", "CCC")
+        assert "DDD" not in instance.get_dynamic_partitions("ticker")
 
 
 def test_the_files_say_where_the_axes_begin_and_end(settings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rnn_pipeline.warehouse import Warehouse
 
-_SHOWN = ("slot", "ticker", "version", "state", "since", "age", "sessions", "R² saved", "p")
+_SHOWN = ("slot", "ticker", "version", "state", "since", "age", "sessions", "R²", "p")
 
 _ticker = click.option("--ticker", multiple=True, help="only of this one; may be repeated")
 
@@ -216,9 +216,11 @@ def _print(listed: pd.DataFrame) -> None:
 
     from rnn_pipeline.reporting.tables import format_value
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for number, heading in enumerate(_SHOWN):
-        table.add_column(heading, justify="left" if number < 5 else "right", no_wrap=True)
+        # A long name is folded rather than a column cut off.
+        justify: Literal["left", "right"] = "left" if number < 5 else "right"
+        table.add_column(heading, justify=justify, no_wrap=number > 0, overflow="fold")
     pooled = listed["pooled"].astype(bool)
     ones = listed[~pooled | ~listed.duplicated(["slot", "version"])]
     for row in ones.itertuples():

@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 
 from rnn_pipeline.cli.errors import plain_errors
-from rnn_pipeline.cli.running import prepare, run_job
+from rnn_pipeline.cli.running import DAY, prepare, run_job
 from rnn_pipeline.settings import load_settings
 
 
@@ -49,7 +49,7 @@ def lookahead(cuts: int, tickers: str, seed: int) -> None:
 
 @click.command()
 @click.option("--ticker", required=True, help="whose signal")
-@click.option("--session", required=True, type=click.DateTime(["%Y-%m-%d"]), help="of which day")
+@click.option("--session", required=True, type=DAY, metavar="YYYY-MM-DD", help="of which day")
 def replay(ticker: str, session: datetime) -> None:
     """Make a past signal again from what was known then, and say whether it is the same.
 

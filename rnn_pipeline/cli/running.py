@@ -111,8 +111,13 @@ def demo() -> None:
 @click.command(
     epilog="Example: rnn-pipeline backfill --first 2024-01-02 --last 2024-03-28 --ticker AAPL"
 )
-@click.option("--first", type=DAY, help="from which session on; default: the newest stored one")
-@click.option("--last", type=DAY, help="up to which session; default: today")
+@click.option(
+    "--first",
+    type=DAY,
+    metavar="YYYY-MM-DD",
+    help="from which session on; default: the newest stored one",
+)
+@click.option("--last", type=DAY, metavar="YYYY-MM-DD", help="up to which session; default: today")
 @click.option("--ticker", "asked", multiple=True, help="which; again for more; default: all")
 def backfill(first: datetime | None, last: datetime | None, asked: tuple[str, ...]) -> None:
     """Fetch, compute and decide for a range of sessions; without options, catch up.
@@ -140,7 +145,7 @@ def backfill(first: datetime | None, last: datetime | None, asked: tuple[str, ..
             raise click.ClickException(
                 f"{', '.join(strangers)} not in the universe: add to the setting tickers"
             )
-        _, since = automation.evening(instance, WAREHOUSE)
+        _, since = automation.evening(instance, WAREHOUSE, lacking)
         begin = first.date() if first else since
         end = min(last.date() if last else date.max, last_day(settings))
         if begin > end:
@@ -198,4 +203,10 @@ def ui(port: int, host: str) -> None:
     workspace.write_text(_WORKSPACE)
     dagster = Path(sys.executable).with_name("dagster")
     address = ["--host", host, "--port", str(port)]
-    raise SystemExit(subprocess.call([dagster, "dev", "--workspace", workspace, *address]))
+    # Dagster would greet a user with the advice to start another program.
+    asked = os.environ.get("PYTHONWARNINGS")
+    warnings = ",".join(filter(None, (asked, "ignore:Function `dev_command`")))
+    environment = os.environ | {"PYTHONWARNINGS": warnings}
+    raise SystemExit(
+        subprocess.call([dagster, "dev", "--workspace", workspace, *address], env=environment)
+    )

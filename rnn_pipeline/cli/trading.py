@@ -72,7 +72,10 @@ _TEXTS = {"ticker", "session", "label", "grade", "source", "side"}
 _NOTHING_HELD = "none"
 
 _session = click.option(
-    "--session", type=click.DateTime(["%Y-%m-%d"]), help="YYYY-MM-DD; default: the newest one"
+    "--session",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="which; default: the newest one",
 )
 _ticker = click.option("--ticker", "tickers", multiple=True, help="only this one; repeatable")
 _json = click.option("--json", "as_json", is_flag=True, help="print JSON, for other programs")
@@ -84,7 +87,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="print JSON, for ot
 @_json
 def signals(session: datetime | None, tickers: tuple[str, ...], as_json: bool) -> None:
     """Show the signals of a session and what each source adds to them."""
-    from rnn_pipeline.trading.fusion import percent
+    from rnn_pipeline.reporting.tables import format_value
     from rnn_pipeline.trading.policies import SENTIMENT
 
     with plain_errors():
@@ -105,7 +108,7 @@ def signals(session: datetime | None, tickers: tuple[str, ...], as_json: bool) -
     print_table(f"Signals of {day} by the policy {rows['policy'].iloc[0]}", _SIGNAL_COLUMNS, rows)
     # A forecast is a return, sentiment a level.
     spoken = [
-        f"{level:+.2f}" if source == SENTIMENT else percent(level)
+        format_value(level, "+.2f" if source == SENTIMENT else "+.2%")
         for source, level in zip(added["source"], added["forecast"], strict=True)
     ]
     print_table("What each source adds", _SOURCE_COLUMNS, added.assign(says=spoken))

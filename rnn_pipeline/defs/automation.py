@@ -1,7 +1,7 @@
 """Jobs, the daily schedule, and the sensors that wake the graph on new data."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
@@ -232,13 +232,21 @@ def training_due(store: Warehouse, calendar: SessionCalendar, today: date) -> bo
     return bool(begun) and not begun[-1].number <= trained
 
 
-def evening(instance: dg.DagsterInstance, warehouse: WarehouseResource) -> tuple[list[str], date]:
+def evening(
+    instance: dg.DagsterInstance, warehouse: WarehouseResource, lacking: Collection[str] = ()
+) -> tuple[list[str], date]:
     """The universe, and the session from which on the evening's run catches up.
 
     Usually the newest stored one. Where an earlier run was cut short, the first that it left
     undone: its bars are there, so that the newest bar alone would not tell.
+
+    Args:
+        instance: Dagster's.
+        warehouse: where bars and decisions are.
+        lacking: tickers that another run fills: that they have nothing yet was not left undone.
     """
-    tickers = registered_tickers(instance, SETTINGS)
+    everyone = registered_tickers(instance, SETTINGS)
+    tickers = [ticker for ticker in everyone if ticker not in lacking]
     begins = first_session(SETTINGS)
     left = inputs.first_unfinished(warehouse.store, tickers, begins, SETTINGS.folds.holdout_from)
     newest = warehouse.store.last_session() or begins
@@ -413,7 +421,12 @@ def universe(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReas
     ),
 )
 def drop_folder(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """A file that is new in the drop folder, by its content, is taken in once."""
+    """A file that is new in the drop folder, by its content, is taken in once.
+
+    Tickers that are new to the universe get their partitions from the sensor ``universe``, whose
+    run takes their files in and gives them all of their history: had they partitions already, it
+    would not know them for new.
+    """
     if SETTINGS.drop_dir is None:
         return dg.SkipReason("there is no drop folder: set source = files and drop_dir")
     source = FileSource(SETTINGS.drop_dir)
@@ -425,12 +438,14 @@ def drop_folder(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipR
     new = sorted(files.keys() - set((context.cursor or "").split()))
     if not new:
         return dg.SkipReason(f"nothing new in {SETTINGS.drop_dir}")
-    register_tickers(context.instance, load_settings())
     found = source.survey([files[key] for key in new])
-    order = list(context.instance.get_dynamic_partitions("ticker"))
+    settings = load_settings()
+    context.update_cursor(" ".join(sorted(files)))
+    if found.tickers and set(found.tickers) <= set(newcomers(context.instance, settings)):
+        return dg.SkipReason(f"left to the sensor universe, as new: {', '.join(found.tickers)}")
+    order = registered_tickers(context.instance, settings)
     places = [order.index(ticker) for ticker in found.tickers if ticker in order]
     tickers = order[min(places, default=0) : max(places, default=len(order) - 1) + 1]
-    context.update_cursor(" ".join(sorted(files)))
     first, last = found.first or first_session(SETTINGS), found.last or last_day(SETTINGS)
     return dg.RunRequest(run_key=" ".join(new), tags=range_tags(tickers, first, last))
 

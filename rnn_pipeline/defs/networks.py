@@ -70,6 +70,9 @@ def sentiment_model(
         compute.resolve(),
         compute.precision,
         compute.log_dir,
+        lambda epoch, epochs, _train_loss, _val_loss: context.log.info(
+            f"sentiment model: epoch {epoch} of {epochs}"
+        ),
     )
     confusion = model.confusion(test["headline"].tolist(), test["label"].tolist())
     figures = scores(confusion)

@@ -178,7 +178,7 @@ class FileSource:
             return
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=100_000)  # more than files in a folder: all of them are asked for in turn
 def _survey(path: Path, _changed_at: int) -> Survey:
     source = FileSource(path.parent)
     try:

@@ -219,12 +219,14 @@ def choose(
         return compute.backend
     key = (architecture(group[0]), compute.device.type, compute.precision)
     if key not in _chosen:
-        _chosen[key] = _choice(group, compute, workers)
+        _chosen[key] = _choice(group, compute, workers, tell)
         tell(f"fleet: {_chosen[key].reason}")
     return _chosen[key].backend
 
 
-def _choice(group: Sequence[Member], compute: Compute, workers: int) -> Choice:
+def _choice(
+    group: Sequence[Member], compute: Compute, workers: int, tell: Callable[[str], None]
+) -> Choice:
     """Decide for the first group of an architecture in this process."""
     if compute.device.type != "cpu":
         if reason := unavailable("gpu", compute):
@@ -240,6 +242,10 @@ def _choice(group: Sequence[Member], compute: Compute, workers: int) -> Choice:
     if reason := unavailable("cpu", compute):
         return Choice("reference", f"{reference} ({reason})")
     if ratio is None:
+        tell(
+            "fleet: timing the fused kernel, which is compiled once per machine and version"
+            " (about 20 s)"
+        )
         ratio = _measured_ratio(group[0], compute)
         known.remember(architecture(group[0]), ratio)
     if ratio < 1:

@@ -3,7 +3,8 @@
 A member's result depends on neither its company nor its place, so which node trains it decides
 nothing: on processors of one kind the weights are those of one machine, bit for bit. The backend is
 chosen here, once for all nodes. A task that is lost is put again, for the same reason without harm,
-and near the end a task that takes too long is given to another node beside the first.
+and near the end a task that takes too long is given to another node beside the first. The data lies
+with the node of the run itself, so no other node's end takes it away.
 
 Ray unpickles what its nodes send each other: a cluster is one trust domain, behind a firewall.
 """
@@ -11,8 +12,9 @@ Ray unpickles what its nodes send each other: a cluster is one trust domain, beh
 from __future__ import annotations
 
 import logging
+import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from statistics import median
 from typing import Any
@@ -77,13 +79,18 @@ def train(
 
     Raises:
         ValueError: a member's training failed; the message names its key. Or Ray is missing.
-        RuntimeError: there is no cluster at the address, it has no room for a task, or a task was
-            lost more often than ``cluster.retries``; the message says how.
+        RuntimeError: there is no cluster at the address, no node of it has room for a task, or a
+            task was lost more often than ``cluster.retries``; the message says how.
     """
     ray = connected(cluster.address)
     if cluster.gpus:
         compute = replace(compute, device=torch.device("cuda"))
-    slots = _slots(ray.cluster_resources(), cluster)
+    slots = _slots(ray.nodes(), cluster)
+    if not slots:
+        raise RuntimeError(
+            f"no node of the Ray cluster has the {cluster.cpus} CPUs and {cluster.gpus:g} GPUs that"
+            " a task asks for (compute.ray_cpus, compute.ray_gpus); 'ray status' shows what it has"
+        )
     remote = ray.remote(_work).options(
         num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=0, name="rnn_pipeline.fleet"
     )
@@ -100,35 +107,43 @@ def train(
     flying: dict[Any, _Task] = {}
     waiting = list(_tasks(members))[::-1]
     seconds: list[float] = []
-    while waiting or flying:
-        # One task more than there is room for: a node that is done need not wait for us.
-        while waiting and len(flying) <= slots:
-            submit(waiting.pop())
-        done, _ = ray.wait(list(flying), timeout=1.0)
-        for ref in done:
-            task = flying.pop(ref)
-            task.refs.remove(ref)
-            try:
-                trained = ray.get(ref)
-            except ray.exceptions.RayError as error:
-                waiting += _again(ray, task, error, cluster.retries, tell)
-                continue
-            for other in task.refs:
-                del flying[other]
-                ray.cancel(other, force=True)
-            seconds.append(time.monotonic() - task.begun)
-            for place, member in zip(task.places, trained, strict=True):
-                on_trained(place, member)
-        if seconds and not waiting and len(flying) < slots:
-            usual = median(seconds)
-            for task in list(flying.values()):
-                taken = time.monotonic() - task.begun
-                if len(task.refs) == 1 and taken > 1 + SLOW * usual:
-                    tell(
-                        f"training {len(task.places)} networks twice: it has taken {taken:.0f} s"
-                        f" on one node, {usual:.0f} s is usual"
-                    )
-                    submit(task)
+    try:
+        while waiting or flying:
+            # One task more than there is room for: a node that is done need not wait for us.
+            while waiting and len(flying) <= slots:
+                submit(waiting.pop())
+            done, _ = ray.wait(list(flying), timeout=1.0)
+            for ref in done:
+                task = flying.pop(ref)
+                task.refs.remove(ref)
+                try:
+                    trained = ray.get(ref)
+                except ray.exceptions.RayError as error:
+                    waiting += _again(ray, task, error, cluster.retries, tell)
+                    continue
+                for other in task.refs:
+                    del flying[other]
+                    ray.cancel(other, force=True)
+                seconds.append(time.monotonic() - task.begun)
+                for place, member in zip(task.places, trained, strict=True):
+                    on_trained(place, member)
+            if (room := _slots(ray.nodes(), cluster)) != slots:
+                tell(f"the Ray cluster has room for {room} tasks at once now, {slots} before")
+                slots = room
+            if seconds and not waiting and len(flying) < slots:
+                usual = median(seconds)
+                for task in list(flying.values()):
+                    taken = time.monotonic() - task.begun
+                    if len(task.refs) == 1 and taken > 1 + SLOW * usual:
+                        tell(
+                            f"training {len(task.places)} networks twice: it has taken"
+                            f" {taken:.0f} s on one node, {usual:.0f} s is usual"
+                        )
+                        submit(task)
+    finally:
+        # Where an error leaves, nobody waits for the rest.
+        for ref in flying:
+            ray.cancel(ref, force=True)
 
 
 def connected(address: str) -> Any:
@@ -145,9 +160,12 @@ def connected(address: str) -> Any:
             "compute.ray is set, but Ray is not installed: pip install 'rnn-pipeline[ray]'"
         ) from None
     if not ray.is_initialized():
+        host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
+            if port.isdigit():  # Ray itself asks for minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             raise RuntimeError(
                 f"no Ray cluster answers at {address!r} (compute.ray): start one with"
                 f" 'ray start --head', or leave the setting away ({error})"
@@ -225,11 +243,15 @@ def _again(
         RuntimeError: it was lost too often.
     """
     failed = ray.exceptions
-    raised = isinstance(error, failed.RayTaskError)
-    out_of_memory = isinstance(error, (failed.OutOfMemoryError, MemoryError))
-    if raised and not out_of_memory:
-        cause = error.cause  # type: ignore[attr-defined]
+    # Raised by what trained, or by Ray, whose memory monitor killed the task's process.
+    out_of_memory = isinstance(
+        error, (MemoryError, torch.OutOfMemoryError, failed.OutOfMemoryError)
+    )
+    if isinstance(error, failed.RayTaskError) and not out_of_memory:
+        cause = error.cause
         raise ValueError(str(cause)) if isinstance(cause, ValueError) else error
+    if isinstance(error, failed.TaskCancelledError):
+        raise error  # from outside: what is cancelled here is not awaited
     if task.refs:
         return []  # another node is at it
     if out_of_memory:
@@ -252,15 +274,14 @@ def _again(
     return [_Task(half, lost) for half in halves]
 
 
-def _slots(resources: Mapping[str, float], cluster: Cluster) -> int:
-    """Tasks that a cluster has room for at once."""
-    room = [resources.get("CPU", 0.0) / cluster.cpus]
-    if cluster.gpus:
-        room.append(resources.get("GPU", 0.0) / cluster.gpus)
-    if min(room) < 1:
-        raise RuntimeError(
-            f"the Ray cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g}"
-            f" GPUs, a task asks for {cluster.cpus} and {cluster.gpus:g}"
-            " (compute.ray_cpus, compute.ray_gpus)"
-        )
-    return int(min(room))
+def _slots(nodes: Iterable[Mapping[str, Any]], cluster: Cluster) -> int:
+    """Tasks that a cluster has room for at once, given what ``ray.nodes`` says of it."""
+    room = 0
+    for node in nodes:
+        if node["Alive"]:
+            has = node["Resources"]
+            fit = has.get("CPU", 0.0) / cluster.cpus
+            if cluster.gpus:
+                fit = min(fit, has.get("GPU", 0.0) / cluster.gpus)
+            room += int(fit)
+    return room

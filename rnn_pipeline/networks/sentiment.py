@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rnn_pipeline.features import lexicon, text, vectors
 from rnn_pipeline.features.sentiment import daily_sentiment
 from rnn_pipeline.features.text import Vocabulary
-from rnn_pipeline.networks.base import Estimator, Options
+from rnn_pipeline.networks.base import Estimator, Options, Progress
 from rnn_pipeline.networks.checkpoints import FitFile, code_version, load_metadata
 from rnn_pipeline.networks.devices import Precision
 from rnn_pipeline.networks.ngrams import CountedTexts
@@ -400,6 +400,7 @@ def train_sentiment(
     precision: Precision = "float32",
     resume_dir: Path | None = None,
     log_dir: Path | None = None,
+    progress: bool | Progress = False,
 ) -> SentimentClassifier:
     """Train the pipeline's sentiment model; ``spec.seed`` decides everything that is random.
 
@@ -411,13 +412,16 @@ def train_sentiment(
         precision: see :func:`~rnn_pipeline.networks.devices.numerics`.
         resume_dir: see :meth:`SentimentClassifier.fit`.
         log_dir: see there.
+        progress: see :class:`~rnn_pipeline.networks.base.Estimator`.
 
     Raises:
         ValueError: too few texts, an unknown label, one label only, or a failed training.
     """
     if unknown := sorted(set(labels) - set(LABELS)):
         raise ValueError(f"unknown labels {unknown}; use {', '.join(LABELS)}")
-    classifier = SentimentClassifier(spec=spec, device=device, precision=precision)
+    classifier = SentimentClassifier(
+        spec=spec, device=device, precision=precision, progress=progress
+    )
     classifier.fit(texts, labels, resume_dir=resume_dir, log_dir=log_dir)
     return classifier
 
@@ -430,6 +434,7 @@ def train_or_load_sentiment(
     device: torch.device,
     precision: Precision = "float32",
     log_dir: Path | None = None,
+    progress: bool | Progress = False,
 ) -> tuple[SentimentClassifier, bool]:
     """Take the model from its file where it was trained on just this, else train and save it.
 
@@ -446,7 +451,9 @@ def train_or_load_sentiment(
     ).hexdigest()
     if path.exists() and load_metadata(path).get("recipe") == recipe:
         return load_sentiment(path), False
-    trained = train_sentiment(texts, labels, spec, device, precision, path.parent, log_dir)
+    trained = train_sentiment(
+        texts, labels, spec, device, precision, path.parent, log_dir, progress
+    )
     trained.save(path, {"recipe": recipe})
     return trained, True
 

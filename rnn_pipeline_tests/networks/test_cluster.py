@@ -2,15 +2,18 @@
 
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+import torch
 
 from rnn_pipeline.networks import cluster
 from rnn_pipeline.networks.cluster import Cluster
@@ -23,27 +26,33 @@ from .test_walk_forward import datasets, hashes, train
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+MIB = 2**20
+NODE = {"num_cpus": 1, "object_store_memory": 80 * MIB}
+HEAD = NODE | {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+"""Without the services that nobody looks at here: they take longer to start than the rest."""
+LONG = TrainingSpec(epochs=60, batch_size=32, patience=None)
 RUNNING = "(ray::rnn_pipeli"
 """What /proc calls a worker that is at a task of a fleet."""
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
-    """Three nodes with one processor each; the last test loses two of them."""
-    made = cluster_utils.Cluster(initialize_head=True, head_node_args=NODE)
-    for _ in range(2):
-        made.add_node(**NODE)
-    ray.init(made.address, logging_level="ERROR", log_to_driver=False)
-    yield made
-    ray.shutdown()
-    made.shutdown()
+    """Three nodes with one processor each; the last test loses one of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        made = cluster_utils.Cluster(initialize_head=True, head_node_args=HEAD)
+        for _ in range(2):
+            made.add_node(**NODE)
+        ray.init(made.address, logging_level="ERROR", log_to_driver=False)
+        yield made
+        ray.shutdown()
+        made.shutdown()
 
 
 @pytest.fixture(autouse=True)
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two networks or so in each."""
-    monkeypatch.setattr(cluster, "TASK_S", 0.5)
+    """Two networks in each."""
+    monkeypatch.setattr(cluster, "TASK_S", 0.07)
 
 
 def on_ray(**changes: Any) -> Compute:
@@ -75,6 +84,14 @@ def busy_workers(node: Any) -> list[int]:
     return found
 
 
+def until(what: str, there: Callable[[], object]) -> None:
+    """Wait for it, at most two minutes."""
+    deadline = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
 def told_by(compute: Compute, of: list[Member]) -> tuple[list[TrainedMember], list[str]]:
     lines: list[str] = []
     return train_members(of, compute, progress=Progress(len(of), lines.append)), lines
@@ -104,16 +121,60 @@ def test_data_goes_to_the_cluster_once(nodes: Any, monkeypatch: pytest.MonkeyPat
     assert len(sent) == 4, "three seeds share theirs"
 
 
-def test_an_error_of_training_names_its_network(nodes: Any) -> None:
+def test_an_error_of_training_names_its_network_and_ends_the_others(nodes: Any) -> None:
+    endless = [replace(long, key=long.key + "...") for long in members(1_000_000)[:2]]
     spoilt = make_member("spoilt")
     spoilt.inputs[50] = np.nan
     with pytest.raises(ValueError, match="'spoilt'"):
-        train_members([make_member(), spoilt], on_ray())
+        train_members([*endless, spoilt], on_ray())
+    until("the others to end", lambda: not any(map(busy_workers, nodes.list_all_nodes())))
 
 
 def test_a_task_that_fits_no_node_is_refused(nodes: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"0 GPUs, a task asks for 1 and 1 .*compute\.ray_gpus"):
-        train_members([make_member()], replace(REFERENCE, cluster=Cluster(gpus=1)))
+    """Three nodes with one processor each have three, but none of them has two."""
+    with pytest.raises(RuntimeError, match=r"no node .* the 2 CPUs and 0 GPUs .*compute\.ray_cpus"):
+        train_members([make_member()], replace(REFERENCE, cluster=Cluster(cpus=2)))
+    with pytest.raises(RuntimeError, match=r"no node .* the 1 CPUs and 0.5 GPUs"):
+        train_members([make_member()], replace(REFERENCE, cluster=Cluster(gpus=0.5)))
+
+
+def test_a_task_that_rays_memory_monitor_kills_comes_back_in_halves(
+    nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fourth node whose monitor acts at little more than what the machine uses now.
+
+    A task of two networks takes memory there until it is killed; one of a single network does not.
+    """
+    monkeypatch.setattr(cluster, "TASK_S", 0.3)
+    train_here, memory = cluster._work, psutil.virtual_memory()
+    at_most = (memory.total - memory.available + 400 * MIB) / memory.total
+    low = {"RAY_memory_usage_threshold": f"{at_most:.4f}", "RAY_memory_monitor_refresh_ms": "50"}
+    small = nodes.add_node(**NODE, env_vars=low)
+    there = small.node_id
+
+    def greedy(sent: list[dict[str, Any]], *rest: Any) -> list[TrainedMember]:
+        held = []
+        if len(sent) > 1 and ray.get_runtime_context().get_node_id() == there:
+            while len(held) < 13:
+                held.append(b"x" * 100 * MIB)
+                time.sleep(0.05)
+            time.sleep(30)
+            raise AssertionError("the memory monitor has killed nobody")
+        return train_here(sent, *rest)
+
+    monkeypatch.setattr(cluster, "_work", greedy)
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        if "memory" in line and small in nodes.worker_nodes:
+            # It has done its part. Where other processes take memory, too, it would go on.
+            nodes.remove_node(small, allow_graceful=False)
+
+    survived, trained = train(datasets(), compute=on_ray(), training=LONG, tell=tell)
+    assert trained == 18
+    assert hashes(survived) == hashes(train(datasets(), training=LONG)[0])
+    assert "training 2 networks again: its node ran out of memory" in lines
 
 
 def test_what_is_lost_is_put_again_in_halves_where_memory_gave_out() -> None:
@@ -130,6 +191,11 @@ def test_what_is_lost_is_put_again_in_halves_where_memory_gave_out() -> None:
     ]
     with pytest.raises(RuntimeError, match=r"2 networks were lost 3 times .* ran out of memory"):
         cluster._again(ray, whole, oom, 2, lines.append)
+    raised = ray.exceptions.RayTaskError("f", "its traceback", torch.OutOfMemoryError("of a GPU"))
+    halves = cluster._again(ray, task, raised.as_instanceof_cause(), 3, lines.append)
+    assert [half.places for half in halves] == [[4], [5, 6]]
+    task.refs = ["at another node"]
+    assert cluster._again(ray, task, oom, 3, lines.append) == []
 
 
 def test_a_walk_forward_survives_a_killed_node_a_killed_process_and_a_slow_node(
@@ -137,15 +203,12 @@ def test_a_walk_forward_survives_a_killed_node_a_killed_process_and_a_slow_node(
 ) -> None:
     """One network a task; each node loses its first one in another way, the head does the rest."""
     monkeypatch.setattr(cluster, "TASK_S", 0.0)
-    training = TrainingSpec(epochs=60, batch_size=32, patience=None)
     head, slow, dying = nodes.head_node, *nodes.worker_nodes
 
     def disturb() -> None:
         for node in (head, slow, dying):
-            deadline = time.monotonic() + 120
-            while not (busy := busy_workers(node)):
-                assert time.monotonic() < deadline, "no task reached the node"
-                time.sleep(0.01)
+            until("a task to reach the node", lambda node=node: busy_workers(node))
+            busy = busy_workers(node)
             if node is head:
                 os.kill(busy[0], signal.SIGKILL)
             elif node is slow:
@@ -156,11 +219,23 @@ def test_a_walk_forward_survives_a_killed_node_a_killed_process_and_a_slow_node(
     lines: list[str] = []
     disturbing = threading.Thread(target=disturb)
     disturbing.start()
-    survived, trained = train(datasets(), compute=on_ray(), training=training, tell=lines.append)
+    survived, trained = train(datasets(), compute=on_ray(), training=LONG, tell=lines.append)
     disturbing.join()
     assert trained == 18
-    assert hashes(survived) == hashes(train(datasets(), training=training)[0])
+    assert hashes(survived) == hashes(train(datasets(), training=LONG)[0])
     told = " ".join(lines)
     assert "training 1 networks again: its process died" in told
     assert "training 1 networks again: its node was lost" in told
     assert "training 1 networks twice" in told
+    assert "the Ray cluster has room for 2 tasks at once now, 3 before" in told
+
+
+def test_an_address_at_which_nobody_answers_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(RuntimeError, match=f"no Ray cluster answers at '{address}'"):
+            cluster.connected(address)
