@@ -1,5 +1,6 @@
 """The whole graph, run through Dagster on three tickers of the sample."""
 
+import html
 import json
 import shutil
 import signal
@@ -118,6 +119,21 @@ def test_every_asset_shows_counts_and_most_show_a_picture(instance):
         "walk_forward_forecasts",
         *("trading_signals", "walk_forward_report", "gradient_flow"),
     }
+
+
+def test_dagster_is_told_the_verdict_that_heads_the_report(instance):
+    event = instance.get_latest_materialization_event(dg.AssetKey("walk_forward_report"))
+    told = event.asset_materialization.metadata["verdict"].value
+    assert f"<h1>{html.escape(told)}</h1>" in " ".join(REPORT.read_text().split("\n"))
+
+
+def test_a_suites_verdict_has_numbers_to_draw_a_history_of(instance):
+    (check,) = instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(dg.AssetKey("raw_ohlcv"), "raw_ohlcv_holds"), limit=1
+    )
+    found = check.event.dagster_event.asset_check_evaluation_data.metadata
+    assert found["rows_judged"].value > 1500
+    assert found["rows_bad"].value == 0
 
 
 def test_rows_are_one_per_ticker_and_session(store):

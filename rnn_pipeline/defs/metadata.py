@@ -92,5 +92,10 @@ def holds(name: str, verdict: Any) -> dg.AssetCheckResult:
             else f"rules broken: {failing}; look at the sample, mend the rows at their source and"
             " materialize again"
         ),
-        metadata={"suite": dg.MetadataValue.json(verdict.summary)},
+        metadata={
+            # Numbers, of which Dagster draws a history.
+            "rows_judged": verdict.summary["rows"],
+            "rows_bad": verdict.summary["bad"],
+            "suite": dg.MetadataValue.json(verdict.summary),
+        },
     )

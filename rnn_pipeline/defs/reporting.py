@@ -115,7 +115,7 @@ def walk_forward_report(
     )
     return dg.MaterializeResult(
         metadata={
-            "verdict": verdict(report.evidence),
+            "verdict": verdict(report.evidence, report.pooled_evidence),
             "report": dg.MetadataValue.path(REPORT),
             "session": f"{report.session:%Y-%m-%d}",
             "forecasts_scored": int(report.metrics["n"].max()) if len(report.metrics) else 0,
