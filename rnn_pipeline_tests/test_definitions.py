@@ -493,12 +493,13 @@ def requests(instance, cursor=None):
     return ranges, context.cursor
 
 
-def test_new_rows_wake_their_own_partitions_once(instance, raw_asset):
+@pytest.mark.parametrize("left", [None, "17"], ids=["first tick", "cursor of an older version"])
+def test_new_rows_wake_their_own_partitions_once(instance, raw_asset, left):
     aapl, fb, msft = partitions.register_tickers(instance, partitions.SETTINGS)
     days = (date(2011, 1, 1), date(2011, 2, 1))
     raw_asset("by_hand", [aapl, fb], days, inserted=3, revised=0)
     raw_asset("by_hand", [msft], (days[1], days[1]), inserted=0, revised=1)
-    found, cursor = requests(instance)
+    found, cursor = requests(instance, left)
     assert found == [
         ("2011-01-01|AAPL", "2011-02-01|FB"),
         ("2011-02-01|MSFT", "2011-02-01|MSFT"),

@@ -457,7 +457,9 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
     Runs of the jobs that go on to signals themselves, and runs that changed nothing, wake nobody.
     Whole runs are looked at, not their materializations, of which one run has tens of thousands.
     """
-    seen: dict[str, float] = json.loads(context.cursor or "{}")
+    left = json.loads(context.cursor or "{}")
+    # Versions before this one left the number of an event.
+    seen: dict[str, float] = left if isinstance(left, dict) else {}
     # A run may come to be listed a little after one that ended later, so some are looked at again.
     after = max(seen.values(), default=_LOOK_BACK_S) - _LOOK_BACK_S
     seen = {run_id: ended for run_id, ended in seen.items() if ended > after}
