@@ -10,7 +10,6 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_START_TAG, PARTITION_NAME_TAG
 from pydantic import Field
 
 from rnn_pipeline.alerts import Alert, deliver, hooks_of
@@ -477,9 +476,11 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
             continue
         seen[run.run_id] = record.update_timestamp.timestamp()
         corners = corners_of(run.tags)
-        if corners is None or run.job_name in _GOING_ON or not _brought_rows(context, record):
+        if corners is None or run.job_name in _GOING_ON:
             continue
         (begin, begins), (end, ends) = corners
+        if not _brought_rows(context, record, f"{begins}|{begin}"):
+            continue
         # A ticker that was taken out of the settings since has no place in the order.
         if {begin, end} <= set(order):
             for ticker in order[order.index(begin) : order.index(end) + 1]:
@@ -491,21 +492,21 @@ def new_raw_data(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]
     context.update_cursor(json.dumps(seen))
 
 
-def _brought_rows(context: dg.SensorEvaluationContext, record: dg.RunRecord) -> bool:
-    """Whether a run over partitions brought raw rows: each of them carries the run's counts."""
-    run = record.dagster_run
-    one = run.tags.get(PARTITION_NAME_TAG) or run.tags[ASSET_PARTITION_RANGE_START_TAG]
+def _brought_rows(
+    context: dg.SensorEvaluationContext, record: dg.RunRecord, partition: str
+) -> bool:
+    """Whether a run brought raw rows, by one of its partitions: each carries the run's counts."""
     for name in _SOURCES:
         materialized = context.instance.fetch_materializations(
             dg.AssetRecordsFilter(
                 asset_key=dg.AssetKey(name),
-                asset_partitions=[one],
+                asset_partitions=[partition],
                 after_timestamp=record.start_time,
             ),
             limit=_RUNS_PER_TICK,
         )
         for each in materialized.records:
-            if each.run_id == run.run_id and each.asset_materialization is not None:
+            if each.run_id == record.dagster_run.run_id and each.asset_materialization is not None:
                 told = each.asset_materialization.metadata
                 if any(told[count].value for count in ("inserted", "revised") if count in told):
                     return True

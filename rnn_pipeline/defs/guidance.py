@@ -18,11 +18,11 @@ _ORDER = (
     ("sequence_windows", "window_sets", "retrain"),
 )
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-def says_why(body: Callable[P, R]) -> Callable[P, R]:
+def says_why(body: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let a failed run of an asset or a check begin with its cause.
 
     Dagster begins with "Error occurred while executing op" otherwise. The exception stays the
@@ -30,7 +30,7 @@ def says_why(body: Callable[P, R]) -> Callable[P, R]:
     """
 
     @functools.wraps(body)
-    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+    def told(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return body(*args, **kwargs)
         except dg.Failure:
